@@ -1,0 +1,37 @@
+"""Every exception that crosses a file of this project.
+
+NotifyError
+├── SettingsError        a setting is wrong; the text names the variable, what it got, what it takes
+├── InvalidUserId        not a user id (DESIGN section 2)
+└── RedisError
+    ├── RedisUnavailable the link could not be made, was lost, or did not answer in time
+    └── RedisRefused     Redis answered with an error; the text is its own
+
+Exceptions of libraries (redis, hiredis, aiokafka, websockets) are translated where the library
+is called and go no further.
+"""
+
+
+class NotifyError(Exception):
+    """The root: whatever this project raises on purpose."""
+
+
+class SettingsError(NotifyError):
+    """A setting is wrong. Its text is one line that names the variable, what it got and takes."""
+
+
+class InvalidUserId(NotifyError):
+    """A value that cannot be a user id. Its text says why, without repeating the value."""
+
+
+class RedisError(NotifyError):
+    """Something between us and Redis."""
+
+
+class RedisUnavailable(RedisError):
+    """The link could not be made, was lost, or did not answer in time. Whether a command that
+    was under way took effect is not known."""
+
+
+class RedisRefused(RedisError):
+    """Redis answered with an error, for example NOAUTH, NOPERM, OOM or MOVED."""

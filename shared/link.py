@@ -1,0 +1,287 @@
+"""One connection to Redis that never reconnects, retries or subscribes again by itself.
+
+Whoever must know that a subscription had a hole, or that a batch may or may not have been written,
+cannot use a client that mends a lost connection silently. So: a lost link is lost, says so once,
+and its owner makes another. Commands go out in the order of the calls and may be pipelined; replies
+and pushed messages come in the order Redis sent them, on one connection (RESP3), so that what was
+read after a subscription was confirmed can be placed among its live messages.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from shared.errors import RedisRefused, RedisUnavailable, SettingsError
+
+Command = tuple[bytes | str | int, ...]
+Reply = Any
+PushHandler = Callable[[Sequence[Any]], None]
+
+_CONFIRMATIONS: Final = frozenset((b"ssubscribe", b"sunsubscribe"))
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """Where a Redis is and how to enter it. Made by `from_url`; holds the password."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    path: str | None = None
+
+    @classmethod
+    def from_url(cls, url: str) -> "RedisAddress":
+        """Read `redis://`, `rediss://` (its TLS options as redis-py has them, certificates checked
+        by default) or `unix://`. Raises SettingsError, without the URL, which holds a password."""
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+            urlsplit(url).port  # noqa: B018 - raises on a port out of range, which parse_url takes as none
+            tls = None
+            if options.pop("connection_class", None) is SSLConnection:
+                context_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
+                tls = SSLConnection(host="", **context_options).ssl_context.get()
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingsError(f"REDIS_URL is not a Redis URL: {type(error).__name__}") from None
+        return cls(
+            host=options.get("host") or "localhost",
+            port=options.get("port") or 6379,
+            username=options.get("username"),
+            password=options.get("password"),
+            database=options.get("db") or 0,
+            tls=tls,
+            path=options.get("path"),
+        )
+
+    def __str__(self) -> str:
+        """For logs: host and port, never the password."""
+        return self.path or f"{self.host}:{self.port}"
+
+
+class _Expected:
+    """What the next replies belong to: one command's reply, or a subscription's confirmations."""
+
+    __slots__ = ("confirmations", "future")
+
+    def __init__(self, future: asyncio.Future[Reply], confirmations: int = 0) -> None:
+        self.future = future
+        self.confirmations = confirmations
+
+
+class Link(asyncio.Protocol):
+    """A connection to one Redis server. Made by `connect`; every method is for its event loop.
+
+    `on_push` gets each message of a subscription as Redis sent it, `[b"smessage", channel,
+    payload]`, and an unasked `[b"sunsubscribe", channel, count]`; it is called from the socket's
+    own turn and must neither block nor raise. `on_lost` is called once, with the reason, when the
+    link is gone for whatever cause, `close()` included; calls under way have failed by then.
+    """
+
+    def __init__(self, address: RedisAddress, on_push: PushHandler | None, on_lost: Callable[[str], None] | None):
+        self.address = address
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._expected: deque[_Expected] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._lost_because: str | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        address: RedisAddress,
+        *,
+        name: str,
+        timeout_seconds: float,
+        on_push: PushHandler | None = None,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> "Link":
+        """Connect, enter (HELLO 3 with AUTH, SELECT) and call the connection `name`.
+
+        Raises RedisUnavailable or RedisRefused; `on_lost` is not called for a link never made.
+        """
+        loop = asyncio.get_running_loop()
+        link = cls(address, on_push, None)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                if address.path is not None:
+                    await loop.create_unix_connection(lambda: link, address.path)
+                else:
+                    await loop.create_connection(
+                        lambda: link,
+                        address.host,
+                        address.port,
+                        ssl=address.tls,
+                        server_hostname=address.host if address.tls else None,
+                    )
+                hello: Command = ("HELLO", 3)
+                if address.password is not None:
+                    hello += ("AUTH", address.username or "default", address.password)
+                await link.call(*hello, "SETNAME", name, timeout_seconds=timeout_seconds)
+                if address.database:
+                    await link.call("SELECT", address.database, timeout_seconds=timeout_seconds)
+        except (OSError, TimeoutError) as error:
+            link.close()
+            reason = str(error) or "no answer in time"
+            raise RedisUnavailable(f"Redis at {address} is not reachable: {reason}") from None
+        except BaseException:
+            link.close()
+            raise
+        link._on_lost = on_lost
+        if link._lost_because is not None:
+            raise RedisUnavailable(f"Redis at {address} closed the link: {link._lost_because}")
+        return link
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lost_because is not None
+
+    async def call(self, *command: bytes | str | int, timeout_seconds: float) -> Reply:
+        """Send one command and give its reply.
+
+        Raises RedisRefused for an error reply. When no answer comes in time the link is closed,
+        since its replies could no longer be told apart, and RedisUnavailable is raised.
+        """
+        return (await self.pipeline((command,), timeout_seconds=timeout_seconds))[0]
+
+    async def pipeline(self, commands: Iterable[Command], *, timeout_seconds: float) -> list[Reply]:
+        """Send commands in one write and give their replies in order.
+
+        Not atomic. Raises RedisRefused for the first error reply, RedisUnavailable like `call`.
+        """
+        futures = self._send(commands)
+        return [_checked(reply) for reply in await self._gather(futures, timeout_seconds)]
+
+    async def transaction(self, commands: Sequence[Command], *, timeout_seconds: float) -> list[Reply]:
+        """Run commands as one MULTI/EXEC: all see the same moment. Raises like `pipeline`."""
+        futures = self._send((("MULTI",), *commands, ("EXEC",)))
+        replies = await self._gather(futures, timeout_seconds)
+        for reply in replies:
+            _checked(reply)
+        return [_checked(reply) for reply in replies[-1]]
+
+    async def subscribe(self, channels: Sequence[str], *, timeout_seconds: float) -> None:
+        """SSUBSCRIBE to channels (of one slot, on a cluster) and wait until each was confirmed."""
+        await self._subscription("SSUBSCRIBE", channels, timeout_seconds)
+
+    async def unsubscribe(self, channels: Sequence[str], *, timeout_seconds: float) -> None:
+        """SUNSUBSCRIBE from channels and wait until each was confirmed."""
+        await self._subscription("SUNSUBSCRIBE", channels, timeout_seconds)
+
+    def close(self) -> None:
+        """Close the link now. Calls under way fail with RedisUnavailable. May be called twice."""
+        self._lose("closed by us")
+
+    async def _subscription(self, verb: str, channels: Sequence[str], timeout_seconds: float) -> None:
+        if not channels:
+            return
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._write(_packed((verb, *channels)))
+        self._expected.append(_Expected(future, confirmations=len(channels)))
+        for reply in await self._gather([future], timeout_seconds):
+            _checked(reply)
+
+    def _send(self, commands: Iterable[Command]) -> list[asyncio.Future[Reply]]:
+        loop = asyncio.get_running_loop()
+        packed = [_packed(command) for command in commands]
+        self._write(b"".join(packed))
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in packed]
+        self._expected.extend(_Expected(future) for future in futures)
+        return futures
+
+    def _write(self, data: bytes) -> None:
+        if self._lost_because is not None or self._transport is None:
+            raise RedisUnavailable(f"the link to Redis at {self.address} is lost: {self._lost_because}")
+        self._transport.write(data)
+
+    async def _gather(self, futures: Sequence[asyncio.Future[Reply]], timeout_seconds: float) -> list[Reply]:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return [await future for future in futures]
+        except TimeoutError:
+            self._lose(f"no answer within {timeout_seconds:g} s")
+            raise RedisUnavailable(f"Redis at {self.address} did not answer within {timeout_seconds:g} s") from None
+        finally:
+            # Ours alone: nobody else waits for them, and an unread exception would be reported.
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._lost_because is not None:  # closed while it was being made
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        try:
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                if isinstance(reply, hiredis.PushNotification):
+                    self._pushed(reply)
+                else:
+                    self._replied(reply)
+        except hiredis.ProtocolError as error:
+            self._lose(f"not RESP: {error}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lose(str(exc) if exc else "closed by Redis")
+
+    def _pushed(self, push: Sequence[Any]) -> None:
+        if push[0] in _CONFIRMATIONS and self._expected and self._expected[0].confirmations:
+            expected = self._expected[0]
+            expected.confirmations -= 1
+            if not expected.confirmations:
+                self._expected.popleft()
+                _settle(expected.future, None)
+        elif self._on_push is not None:
+            self._on_push(push)
+
+    def _replied(self, reply: Reply) -> None:
+        if not self._expected:
+            self._lose("a reply that nothing asked for")
+            return
+        # A reply where confirmations are due is the refusal of that subscription.
+        _settle(self._expected.popleft().future, reply)
+
+    def _lose(self, reason: str) -> None:
+        if self._lost_because is not None:
+            return
+        self._lost_because = reason
+        if self._transport is not None:
+            self._transport.abort()
+        error = RedisUnavailable(f"the link to Redis at {self.address} is lost: {reason}")
+        while self._expected:
+            future = self._expected.popleft().future
+            if not future.done():
+                future.set_exception(error)
+        if self._on_lost is not None:
+            self._on_lost(reason)
+
+
+def _packed(command: Command) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub says 1-tuple
+    return packed
+
+
+def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
+    if not future.done():
+        future.set_result(reply)
+
+
+def _checked(reply: Reply) -> Reply:
+    if isinstance(reply, hiredis.ReplyError):
+        raise RedisRefused(str(reply))
+    return reply

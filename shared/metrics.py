@@ -77,6 +77,6 @@ class GatewayMetrics:
         self.streams = Gauge("notify_gateway_streams", "Streams subscribed to", registry=self.registry)
         self.subscription_up = Gauge(
             "notify_gateway_subscription_up",
-            "1 while the subscription to Redis is proven alive",
+            "1 while the link to Redis is proven alive",
             registry=self.registry,
         )

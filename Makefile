@@ -1,0 +1,44 @@
+# The commands of this checkout. Only a Python 3.11 to 3.14 has to be there: `make demo` and
+# `make test` set up the rest in .venv. PYTHON=/path/to/python3.12 chooses one.
+
+PYTHON ?=
+IN_VENV := .venv/bin/python -m
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-demo demo test check lint fmt lock
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/    make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: ## .venv with everything, as the locks say (the other targets do it when needed)
+	@sh scripts/setup.sh dev
+
+setup-demo:
+	@sh scripts/setup.sh demo
+
+demo: setup-demo ## the whole service on this machine, with events flowing; DEMO_SECONDS=20 ends by itself
+	@exec $(IN_VENV) demo
+
+test: setup ## all tests, in parallel, with coverage (fails below 80 %)
+	@rm -f .coverage .coverage.*
+	@$(IN_VENV) coverage run -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(IN_VENV) coverage combine --quiet
+	@$(IN_VENV) coverage report
+
+lint: setup ## ruff (lint, format), mypy --strict, locks and .env.example fresh
+	@$(IN_VENV) ruff check .
+	@$(IN_VENV) ruff format --check .
+	@$(IN_VENV) mypy --strict gateway relay shared demo scripts
+	@$(IN_VENV) scripts.lock --check
+	@$(IN_VENV) scripts.env_example --check
+
+check: lint test ## lint and test
+
+fmt: setup ## format the code, and mend what ruff can
+	@$(IN_VENV) ruff check --fix .
+	@$(IN_VENV) ruff format .
+
+lock: setup ## make requirements/*.txt anew from pyproject.toml, and .env.example (needs uv)
+	@$(IN_VENV) scripts.lock
+	@$(IN_VENV) scripts.env_example

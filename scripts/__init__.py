@@ -1,0 +1,1 @@
+"""Tools of the checkout: setting up, locks, .env.example."""

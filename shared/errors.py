@@ -3,6 +3,9 @@
 NotifyError
 ├── SettingsError        a setting is wrong; the text names the variable, what it got, what it takes
 ├── InvalidUserId        not a user id (DESIGN section 2)
+├── BrokerUnavailable    Redpanda could not be reached, or did not answer in time
+├── EpochChanged         what was read belongs to an epoch that has ended: read again from `next`
+├── RelayStopped         the relay cannot go on; the text says why and what to do
 └── RedisError
     ├── RedisUnavailable the link could not be made, was lost, or did not answer in time
     └── RedisRefused     Redis answered with an error; the text is its own
@@ -22,6 +25,18 @@ class SettingsError(NotifyError):
 
 class InvalidUserId(NotifyError):
     """A value that cannot be a user id. Its text says why, without repeating the value."""
+
+
+class BrokerUnavailable(NotifyError):
+    """Redpanda could not be reached, or did not answer in time. It may the next time."""
+
+
+class EpochChanged(NotifyError):
+    """What was read belongs to an epoch that has ended: read again from `next`."""
+
+
+class RelayStopped(NotifyError):
+    """The relay cannot go on. Its text is one line that says why and what to do."""
 
 
 class RedisError(NotifyError):

@@ -12,7 +12,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import hiredis
@@ -145,6 +145,11 @@ class Link(asyncio.Protocol):
     def is_lost(self) -> bool:
         return self._lost_because is not None
 
+    @property
+    def lost_because(self) -> str | None:
+        """Why the link is lost; None while it is not."""
+        return self._lost_because
+
     async def call(self, *command: bytes | str | int, timeout_seconds: float) -> Reply:
         """Send one command and give its reply.
 
@@ -176,6 +181,15 @@ class Link(asyncio.Protocol):
     async def unsubscribe(self, channels: Sequence[str], *, timeout_seconds: float) -> None:
         """SUNSUBSCRIBE from channels and wait until each was confirmed."""
         await self._subscription("SUNSUBSCRIBE", channels, timeout_seconds)
+
+    def pause_reading(self) -> None:
+        """Read nothing more from the socket until `resume_reading`."""
+        if self._transport is not None and self._lost_because is None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and self._lost_because is None:
+            self._transport.resume_reading()
 
     def close(self) -> None:
         """Close the link now. Calls under way fail with RedisUnavailable. May be called twice."""
@@ -219,10 +233,9 @@ class Link(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass of it
         if self._lost_because is not None:  # closed while it was being made
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader

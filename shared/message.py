@@ -9,7 +9,10 @@ timestamp in milliseconds. The relay writes all but the first two words (`encode
 script puts epoch and seq before it.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+EVENT_TYPES: Final = frozenset((b"regime_change", b"market_alert", b"risk_alert", b"order_executed"))
+"""Every type that can be in a message."""
 
 
 class Message(NamedTuple):

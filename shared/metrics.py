@@ -3,7 +3,14 @@
 Counted in the hot path are plain integers; they are read when Prometheus asks.
 """
 
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 
 class RelayMetrics:
@@ -47,36 +54,47 @@ class RelayMetrics:
         self.redis_up = Gauge("notify_relay_redis_up", "1 while Redis answers", registry=self.registry)
 
 
-class GatewayMetrics:
-    """What a replica counts. One for each process, on a registry of its own."""
+@dataclass(frozen=True, slots=True)
+class GatewayCounts:
+    """What a replica counts in plain integers, at one moment."""
 
-    def __init__(self) -> None:
+    connections: int
+    handshakes: Mapping[int, int]
+    deliveries: Mapping[bytes, int]
+    closes: Mapping[int, int]
+    gaps: Mapping[str, int]
+    buffered_bytes: int
+    streams: int
+    subscription_up: bool
+
+
+class GatewayMetrics(Collector):
+    """Turns a replica's counts into metrics when Prometheus asks for them."""
+
+    def __init__(self, read: Callable[[], GatewayCounts]) -> None:
+        self._read = read
         self.registry = CollectorRegistry()
-        self.connections = Gauge("notify_gateway_connections", "Open client connections", registry=self.registry)
-        self.handshakes = Counter(
-            "notify_gateway_handshakes",
-            "Handshakes, by the answer's HTTP status",
-            ["status"],
-            registry=self.registry,
-        )
-        self.deliveries = Counter(
-            "notify_gateway_deliveries", "Messages handed to client connections", ["type"], registry=self.registry
-        )
-        self.closes = Counter(
-            "notify_gateway_closes", "Connections closed, by close code", ["code"], registry=self.registry
-        )
-        self.gaps = Counter(
-            "notify_gateway_gaps",
-            "Holes found in a stream, by what became of them: filled, unfillable",
-            ["result"],
-            registry=self.registry,
-        )
-        self.buffered_bytes = Gauge(
-            "notify_gateway_buffered_bytes", "Bytes held for clients that read too slowly", registry=self.registry
-        )
-        self.streams = Gauge("notify_gateway_streams", "Streams subscribed to", registry=self.registry)
-        self.subscription_up = Gauge(
-            "notify_gateway_subscription_up",
-            "1 while the link to Redis is proven alive",
-            registry=self.registry,
-        )
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._read()
+        yield _gauge("connections", "Open client connections", counts.connections)
+        yield _gauge("buffered_bytes", "Bytes held for clients that read too slowly", counts.buffered_bytes)
+        yield _gauge("streams", "Streams subscribed to", counts.streams)
+        yield _gauge("subscription_up", "1 while the subscription is proven alive", int(counts.subscription_up))
+        yield _counter("handshakes", "Handshakes answered, by HTTP status", "status", counts.handshakes)
+        yield _counter("closes", "Connections closed by this replica, by close code", "code", counts.closes)
+        yield _counter("gaps", "Holes in a stream, by what became of them: filled, unfillable", "result", counts.gaps)
+        deliveries = {type_.decode(): count for type_, count in counts.deliveries.items()}
+        yield _counter("deliveries", "Messages handed to client connections, by type", "type", deliveries)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"notify_gateway_{name}", meaning, value=value)
+
+
+def _counter(name: str, meaning: str, label: str, counts: Mapping[Any, int]) -> Metric:
+    family = CounterMetricFamily(f"notify_gateway_{name}", meaning, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([str(value)], count)
+    return family

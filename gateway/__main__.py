@@ -1,0 +1,51 @@
+"""`python -m gateway`: one gateway replica. Settings come from the environment."""
+
+import resource
+import sys
+
+from gateway.replica import Replica, ReplicaSettings
+from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from shared.errors import NotifyError, SettingsError
+from shared.logging import configure_logging, get_logger
+from shared.runner import run
+from shared.settings import RedisSettings, ServiceSettings, load
+
+
+def main() -> int:
+    """Run until told to stop. Gives the exit code: 0 drained, 1 failed, 2 a setting is wrong."""
+    try:
+        settings = ReplicaSettings(
+            service=load(ServiceSettings),
+            redis=load(RedisSettings),
+            listener=load(ListenerSettings),
+            admission=load(AdmissionSettings),
+            connection=load(ConnectionSettings),
+            drain=load(DrainSettings),
+        )
+    except SettingsError as error:
+        sys.stderr.write(f"gateway: {error}\n")
+        return 2
+    service = settings.service
+    configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
+    raise_open_file_limit()
+    try:
+        run(serve(settings))
+    except (NotifyError, OSError) as error:
+        get_logger("gateway").error("the gateway ends", error=str(error))
+        return 1
+    return 0
+
+
+async def serve(settings: ReplicaSettings) -> None:
+    """Make the replica within its loop and run it."""
+    await Replica(settings).run()
+
+
+def raise_open_file_limit() -> None:
+    """Let this process open as many files as it may: each client is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Is it a WebSocket handshake (RFC 6455 section 4.2), and its answer. Pure."""
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from hashlib import sha1
+from http import HTTPStatus
+from typing import Final
+
+from gateway.admission.refusal import Refusal, refusal_response
+from gateway.admission.request import Request
+from gateway.frames import close_frame
+
+PLAIN: Final = b"notify.plain"
+SUBPROTOCOLS: Final = (PLAIN,)
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+_TO_WEBSOCKET: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What the answer to a valid handshake is made of."""
+
+    key: bytes
+    """Sec-WebSocket-Key."""
+    subprotocol: bytes | None
+    """The one of ours that the client offered, if any."""
+
+
+def check_handshake(request: Request) -> Refusal | None:
+    """None if `request` is a WebSocket handshake that can be answered with 101."""
+    if request.method != b"GET":
+        return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "/ws takes GET.", None, (("Allow", "GET"),))
+    upgrades = b"websocket" in (token.lower() for token in request.tokens(b"upgrade"))
+    connection = b"upgrade" in (token.lower() for token in request.tokens(b"connection"))
+    if not request.is_http_1_1 or not upgrades or not connection:
+        return _upgrade_required("/ws takes WebSocket handshakes only (HTTP/1.1 with Upgrade: websocket).")
+    if request.header(b"sec-websocket-version") != b"13":
+        return _upgrade_required("Sec-WebSocket-Version must be 13.")
+    key = request.header(b"sec-websocket-key")
+    if key is None or _KEY.fullmatch(key) is None:
+        return _bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once.")
+    if request.header(b"host") is None:
+        return _bad_request("Host is missing.")
+    if request.header(b"content-length") not in (None, b"0") or request.header(b"transfer-encoding") is not None:
+        return _bad_request("A handshake has no body.")
+    return None
+
+
+def choose_subprotocol(request: Request) -> bytes | Refusal | None:
+    """Ours among those offered; None when none was offered; a refusal when none of them is ours."""
+    offered = request.tokens(b"sec-websocket-protocol")
+    if not offered:
+        return None
+    for subprotocol in SUBPROTOCOLS:
+        if subprotocol in offered:
+            return subprotocol
+    return _bad_request(f"None of the offered subprotocols is known here; offer {PLAIN.decode()}, or none.")
+
+
+def switching_protocols(handshake: Handshake) -> bytes:
+    """The 101 response."""
+    accept = b64encode(sha1(handshake.key + _GUID, usedforsecurity=False).digest())
+    chosen = b"Sec-WebSocket-Protocol: %s\r\n" % handshake.subprotocol if handshake.subprotocol else b""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (accept, chosen)
+    )
+
+
+def refusal_answer(refusal: Refusal, handshake: Handshake | None) -> bytes:
+    """How a refusal is said: by its HTTP status; to a client that offered a subprotocol of ours by
+    an accepted handshake and a close frame, since a browser hides the status from its page."""
+    if handshake is None or handshake.subprotocol is None or refusal.close is None:
+        return refusal_response(refusal)
+    return switching_protocols(handshake) + close_frame(refusal.close, refusal.close_reason)
+
+
+def _upgrade_required(message: str) -> Refusal:
+    return Refusal(HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", message, None, _TO_WEBSOCKET)
+
+
+def _bad_request(message: str) -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message)

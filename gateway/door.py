@@ -1,0 +1,170 @@
+"""What a new socket is: read its first request's head, within bounds, and hand it on.
+
+`/ws` goes to a connection of ours; every other path goes, with its bytes, to uvicorn's HTTP
+protocol and so to FastAPI. The door sees only a socket's first request: HTTP answers close.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.admission.admit import Admitted, admit
+from gateway.admission.handshake import Handshake, refusal_answer
+from gateway.admission.refusal import Refusal, spread_ms, unavailable
+from gateway.admission.request import END_OF_HEAD, MalformedHead, head_for_http, parse_head
+from gateway.connection import Connection, Connections
+from gateway.settings import AdmissionSettings
+
+SOCKETS_RESERVE: Final = 100
+"""Sockets above the limit of connections that may ask for HTTP routes, or be told to go."""
+
+LINGER_SECONDS: Final = 2
+"""After a refusal the rest of what the client sends is read and dropped for this long: closing a
+socket with unread data would take the refusal from it (RFC 9112 section 9.6)."""
+
+
+class Doorkeeper:
+    """What all doors of a replica share."""
+
+    def __init__(
+        self, settings: AdmissionSettings, connections: Connections, why_closed: Callable[[], str | None]
+    ) -> None:
+        self.settings = settings
+        self.connections = connections
+        self._why_closed = why_closed
+        """None while clients are taken, else the reason why not."""
+        self.doors: set[Door] = set()
+        self._server_state: ServerState | None = None
+        self._http: Callable[[], asyncio.Protocol]
+
+    def door(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> "Door":
+        """The protocol of a new socket, for uvicorn's `Config(http=...)`."""
+        if self._server_state is None:
+            self._server_state = server_state
+            self._http = partial(HttpToolsProtocol, config=config, server_state=server_state, app_state=app_state)
+        return Door(self)
+
+    def http(self) -> asyncio.Protocol:
+        """uvicorn's own HTTP protocol for one socket."""
+        return self._http()
+
+    @property
+    def sockets(self) -> int:
+        """Open sockets of clients, whatever became of them."""
+        http = len(self._server_state.connections) if self._server_state else 0
+        return len(self.doors) + self.connections.sockets + http
+
+    def refuse_for_now(self) -> Refusal | None:
+        """None if one more client can be taken at this moment."""
+        connections = self.connections
+        reason = self._why_closed()
+        if reason is None and len(connections.open) + connections.joining >= self.settings.connection_limit:
+            reason = "This replica is full"
+        if reason is None and connections.joining >= self.settings.max_handshakes:
+            reason = "Too many handshakes at once"
+        return unavailable(f"{reason}; connect again.", spread_ms()) if reason else None
+
+
+class Door(asyncio.Protocol):
+    """One new socket, until its head was read."""
+
+    __slots__ = ("_head", "_keeper", "_refused", "_transport", "place")
+
+    def __init__(self, keeper: Doorkeeper) -> None:
+        self._keeper = keeper
+        self._head = b""
+        self._refused = False
+        self._transport: asyncio.Transport
+        self.place = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass of it
+        keeper = self._keeper
+        keeper.doors.add(self)
+        keeper.connections.wheel.set(self, keeper.settings.head_seconds)
+        # Sockets that have not said a thing yet are clients, too, as far as open files go.
+        if keeper.sockets > keeper.settings.connection_limit + SOCKETS_RESERVE:
+            self._refuse(unavailable("This replica is full; connect again.", spread_ms()), None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        # What was searched before is not searched again, but for an end that came in two parts.
+        searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)
+        head = self._head + data if self._head else data
+        end = head.find(END_OF_HEAD, searched, self._keeper.settings.max_head_bytes)
+        if end >= 0:
+            self._read(head[:end], head[end + len(END_OF_HEAD) :])
+        elif len(head) >= self._keeper.settings.max_head_bytes:
+            limit = self._keeper.settings.max_head_bytes
+            message = f"The request's head is larger than {limit} bytes."
+            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message), None)
+        else:
+            self._head = head
+
+    def eof_received(self) -> None:
+        """Nothing more will come: the transport closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._leave()
+
+    def due(self) -> None:
+        """The head was too slow, or the time to linger is over."""
+        self._transport.abort()
+
+    def close(self) -> None:
+        """The replica is going."""
+        self._transport.abort()
+
+    def _leave(self) -> None:
+        self._keeper.doors.discard(self)
+        self._keeper.connections.wheel.cancel(self)
+
+    def _read(self, head: bytes, rest: bytes) -> None:
+        try:
+            request = parse_head(head)
+        except MalformedHead as error:
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", f"Not HTTP/1: {error}."), None)
+            return
+        if request.path != b"/ws":
+            self._hand_on(self._keeper.http(), head_for_http(head) + rest)
+            return
+        admitted = admit(request, self._peer_host(), everybody=self._keeper.settings.auth_mode == "none")
+        if not isinstance(admitted, Admitted):
+            self._refuse(admitted.refusal, admitted.handshake)
+        elif rest:
+            message = "Wait for the 101 response before sending frames."
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message), None)
+        elif (refusal := self._keeper.refuse_for_now()) is not None:
+            self._refuse(refusal, admitted.handshake)
+        else:
+            self._leave()
+            connection = Connection(self._keeper.connections, self._transport, admitted.types)
+            self._transport.set_protocol(connection)
+            connection.join(admitted.user_id, admitted.handshake)
+
+    def _hand_on(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        self._leave()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(data)
+
+    def _peer_host(self) -> str:
+        peer = self._transport.get_extra_info("peername")
+        return peer[0] if peer else ""
+
+    def _refuse(self, refusal: Refusal, handshake: Handshake | None) -> None:
+        self._refused = True
+        self._head = b""
+        keeper = self._keeper
+        keeper.connections.handshakes[refusal.status.value] += 1
+        keeper.connections.wheel.set(self, LINGER_SECONDS)
+        self._transport.write(refusal_answer(refusal, handshake))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()

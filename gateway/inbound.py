@@ -1,0 +1,108 @@
+"""Bytes that come in from one WebSocket client: messages, answers, and the first offence. Pure.
+
+The frames are read by the `websockets` package's sans-I/O protocol (RFC 6455 sections 5 and 7);
+here are the bounds that it does not know, and the UTF-8 of text (section 8.1).
+"""
+
+import codecs
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import SEND_EOF, Protocol, Side, State
+
+from gateway.close_codes import CloseCode
+
+MAX_FRAGMENTS: Final = 32
+"""Frames that one message may come in."""
+
+_SLICE_BYTES: Final = 4_096
+
+_UTF8: Final = codecs.getincrementaldecoder("utf-8")
+# What a client sends is never logged, at any level.
+_SILENT: Final = logging.Logger("gateway.inbound", logging.CRITICAL + 1)
+
+
+@dataclass(slots=True)
+class Received:
+    """What came of some bytes. `answer` is to be written (pongs, the echo of a close)."""
+
+    messages: list[str] = field(default_factory=list)
+    answer: bytes = b""
+    closed: bool = False
+    """The client closed: write the answer and close the socket."""
+    offence: CloseCode | None = None
+    """Close with this. Later bytes need not be handed in."""
+
+
+class Inbound:
+    """The reading side of one connection, from its first frame on.
+
+    `max_message_bytes` bounds a frame and a message; `frames_per_second` bounds frames of every
+    kind, control frames included, with a burst of five seconds' worth.
+    """
+
+    __slots__ = ("_allowance", "_decoder", "_fragments", "_frames_per_second", "_protocol", "_second")
+
+    def __init__(self, *, max_message_bytes: int, frames_per_second: int) -> None:
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_message_bytes, logger=_SILENT)
+        self._frames_per_second = frames_per_second
+        self._allowance = 5 * frames_per_second
+        self._second = 0
+        self._fragments: list[str] | None = None
+        self._decoder = _UTF8()
+
+    def receive(self, data: bytes, second: int) -> Received:
+        """Take bytes as they came, split anywhere. `second` is any clock that counts seconds."""
+        received = Received()
+        self._refill(second)
+        # In slices, so that a read full of empty frames meets the bound before all are parsed.
+        for start in range(0, len(data), _SLICE_BYTES):
+            self._protocol.receive_data(data[start : start + _SLICE_BYTES])
+            self._read_events(received)
+            if received.closed or received.offence is not None:
+                break
+        return received
+
+    def _read_events(self, received: Received) -> None:
+        for event in self._protocol.events_received():
+            assert isinstance(event, Frame)
+            self._allowance -= 1
+            if self._allowance < 0:
+                received.offence = CloseCode.TOO_MANY_MESSAGES
+                return
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                received.offence = self._data_frame(event, received.messages)
+                if received.offence is not None:
+                    return
+            elif event.opcode is Opcode.CLOSE:
+                received.closed = True
+        received.answer += b"".join(part for part in self._protocol.data_to_send() if part != SEND_EOF)
+        if self._protocol.parser_exc is not None:
+            # The protocol's own answer is the close frame that says what was wrong.
+            received.closed = True
+
+    def _refill(self, second: int) -> None:
+        passed = second - self._second
+        self._second = second
+        if passed > 0:
+            ceiling = 5 * self._frames_per_second
+            self._allowance = min(ceiling, self._allowance + passed * self._frames_per_second)
+
+    def _data_frame(self, frame: Frame, messages: list[str]) -> CloseCode | None:
+        if frame.opcode is Opcode.BINARY:
+            return CloseCode.UNSUPPORTED_DATA
+        if frame.opcode is Opcode.TEXT:
+            self._fragments = []
+            self._decoder.reset()
+        if self._fragments is None or len(self._fragments) >= MAX_FRAGMENTS:
+            return CloseCode.MESSAGE_TOO_BIG
+        try:
+            self._fragments.append(self._decoder.decode(bytes(frame.data), final=frame.fin))
+        except UnicodeDecodeError:
+            return CloseCode.INVALID_DATA
+        if frame.fin:
+            messages.append("".join(self._fragments))
+            self._fragments = None
+        return None

@@ -1,0 +1,172 @@
+"""One gateway process: its parts put together, run, and drained."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.app import Health, Probes, admin_app, public_app
+from gateway.close_codes import CloseCode
+from gateway.connection import CLOSE_SECONDS, Connections
+from gateway.door import Doorkeeper
+from gateway.drain import plan_slots
+from gateway.history import History
+from gateway.hub import Hub
+from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.subscriber import Subscriber
+from gateway.wheel import Wheel
+from shared.logging import get_logger
+from shared.metrics import GatewayCounts, GatewayMetrics
+from shared.server import http_server
+from shared.settings import RedisSettings, ServiceSettings
+
+EXIT_SECONDS: Final = CLOSE_SECONDS + 2
+"""For the sockets of a drained replica to be gone."""
+
+log = get_logger("gateway.replica")
+
+
+@dataclass(frozen=True)
+class ReplicaSettings:
+    """All settings of a gateway process."""
+
+    service: ServiceSettings
+    redis: RedisSettings
+    listener: ListenerSettings
+    admission: AdmissionSettings
+    connection: ConnectionSettings
+    drain: DrainSettings
+
+
+class Replica:
+    """The process. `run` returns when it was told to stop and has drained."""
+
+    def __init__(self, settings: ReplicaSettings) -> None:
+        self._settings = settings
+        name = f"{settings.service.service_name}-gateway"
+        self._wheel = Wheel()
+        self._hub = Hub(settings.redis.keys)
+        self._history = History(settings.redis, self._hub, name)
+        self._subscriber = Subscriber(settings.redis, self._hub, name)
+        self._connections = Connections(settings.connection, self._hub, self._wheel)
+        self._keeper = Doorkeeper(settings.admission, self._connections, self._why_closed)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._takes_clients = True
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. A second signal ends the draining.
+
+        Raises what ended a part of it: OSError for an address that is taken, LayoutMismatchError.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop_asked, False)
+        loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
+        listener = self._settings.listener
+        metrics = GatewayMetrics(self._counts)
+        public = public_app(Probes(self._health, self._why_not_ready))
+        parts = [
+            self._clock(),
+            self._history.run(),
+            self._subscriber.run(),
+            http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
+            http_server(public, listener.ws_host, listener.ws_port, protocol=self._keeper.door).run_until_cancelled(),
+        ]
+        tasks = [asyncio.create_task(part) for part in parts]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            ended, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            if stop in ended:
+                await self._drain()
+            else:
+                # A part that ends by itself has failed; alive and deaf would be worse.
+                await ended.pop()
+        finally:
+            await self._end([*tasks, stop])
+
+    async def _clock(self) -> None:
+        """Turn the wheel each second; late ticks are made up for, one by one."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        while True:
+            await asyncio.sleep(start + self._wheel.second + 1 - loop.time())
+            self._wheel.tick()
+            self._hub.tick(self._wheel.second)
+
+    # What the routes and the door ask
+
+    def _health(self) -> Health:
+        running = self._subscriber.hears_relay
+        return Health(
+            status="healthy" if running else "degraded",
+            service=self._settings.service.service_name,
+            connections=len(self._connections.open),
+            consumer_running=running,
+        )
+
+    def _why_not_ready(self) -> str | None:
+        if self._stop.is_set():
+            return "draining"
+        if not self._subscriber.was_up:
+            return f"not subscribed yet: waiting for Redis at {self._settings.redis.address}"
+        return None
+
+    def _why_closed(self) -> str | None:
+        if not self._takes_clients:
+            return "This replica is going"
+        if not self._subscriber.is_up:
+            return "Redis is away"
+        return None
+
+    def _counts(self) -> GatewayCounts:
+        return GatewayCounts(
+            connections=len(self._connections.open),
+            handshakes=self._connections.handshakes,
+            deliveries=self._hub.deliveries,
+            closes=self._connections.closes,
+            gaps=self._history.gaps,
+            buffered_bytes=self._connections.held_bytes,
+            streams=self._hub.stream_count,
+            subscription_up=self._subscriber.is_up,
+        )
+
+    # The end
+
+    def _stop_asked(self, at_once: bool) -> None:
+        if self._stop.is_set() or at_once:
+            self._hurry.set()
+        self._stop.set()
+
+    async def _drain(self) -> None:
+        """Send the clients elsewhere: not ready at once, then slot by slot, then the rest."""
+        drain = self._settings.drain
+        log.info("draining", connections=len(self._connections.open), delay_seconds=drain.drain_delay_seconds)
+        await self._pause(drain.drain_delay_seconds)
+        self._takes_clients = False
+        for slot in plan_slots(list(self._connections.open), drain.drain_seconds):
+            if not self._connections.open:
+                break
+            for connection in slot:
+                connection.close(CloseCode.SERVICE_RESTART)
+            await self._pause(1)
+        for connection in list(self._connections.open):
+            connection.close(CloseCode.SERVICE_RESTART)
+        log.info("drained")
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), seconds)
+
+    async def _end(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        """Wait for the last sockets, then end every part."""
+        deadline = asyncio.get_running_loop().time() + EXIT_SECONDS
+        for door in list(self._keeper.doors):
+            door.close()
+        # A poll, once in the life of a process, for what every closing socket would have to tell.
+        while self._connections.sockets and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

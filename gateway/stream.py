@@ -1,0 +1,162 @@
+"""Given what arrived for a stream: push it, drop it, or fetch what is missing. Pure.
+
+The rules are DESIGN section 3's, run as a model before they were written here:
+
+- seq says whether something is missing, in one epoch; a message of another epoch is a gap, too,
+  unless it is the first of its stream (seq 1), before which nothing can be missing;
+- the watermark, the highest offset delivered of each partition, says what this replica's clients
+  have had. It alone decides what they get, so that what a relay publishes again after Redis lost
+  it fills what they missed and repeats nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from shared.message import Message
+
+NO_EPOCH: Final = b"0"
+"""The epoch of a stream that never had a message; its seq is 0."""
+
+MAX_HELD_MESSAGES: Final = 2_000
+"""Live messages kept while a hole is being filled. Those above are dropped: another hole, then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What Redis says of a stream: its last message's place and where earlier epochs ended."""
+
+    epoch: bytes = NO_EPOCH
+    seq: int = 0
+    forks: Mapping[bytes, int] = field(default_factory=dict)
+
+
+class Verdict(Enum):
+    """What is to be done with a live message."""
+
+    PUSH = auto()
+    DROP = auto()
+    HOLD = auto()
+    FETCH = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The outcome of one page of a stream's log."""
+
+    push: list[Message]
+    """To be pushed, in this order."""
+    complete: bool
+    """The stream has caught up; else read the next page, from `Stream.read_from`."""
+    hole: bool
+    """Messages are gone from the log that clients of this stream may not have had."""
+
+
+class Stream:
+    """One stream as this replica has followed it.
+
+    It starts joining: live messages are held until `join` says where it stands. While a hole is
+    being filled they are held as well.
+    """
+
+    __slots__ = ("_held", "_overflowed", "_watermark", "epoch", "seq")
+
+    def __init__(self) -> None:
+        self.epoch = NO_EPOCH
+        self.seq = 0
+        self._watermark: dict[bytes, int] = {}
+        self._held: list[Message] | None = []
+        self._overflowed = False
+
+    @property
+    def is_live(self) -> bool:
+        """Live messages are pushed as they come: neither joining nor filling."""
+        return self._held is None
+
+    def join(self, meta: Meta, next_offsets: Mapping[bytes, int]) -> list[Message]:
+        """Stand where Redis stands now. `next_offsets` are the bucket's, read with `meta` in one
+        transaction after the subscription was confirmed.
+
+        Gives what arrived since, to be pushed. The stream may be filling afterwards.
+        """
+        self.epoch, self.seq = meta.epoch, meta.seq
+        self._watermark = {partition: offset - 1 for partition, offset in next_offsets.items()}
+        return self._release()
+
+    def receive(self, message: Message) -> Verdict:
+        """Take one live message. FETCH also begins filling: ask once, and hold from then on."""
+        if self._held is not None:
+            self._hold(message)
+            return Verdict.HOLD
+        if message.epoch == self.epoch:
+            if message.seq <= self.seq:
+                return Verdict.DROP
+            if message.seq == self.seq + 1:
+                return Verdict.PUSH if self._take(message) else Verdict.DROP
+        elif message.seq == 1:
+            return Verdict.PUSH if self._take(message) else Verdict.DROP
+        self._held = [message]
+        return Verdict.FETCH
+
+    def begin_fill(self) -> bool:
+        """Something may be missing (the subscription was lost). False if it is filling already."""
+        if self._held is not None:
+            return False
+        self._held = []
+        return True
+
+    def read_from(self, meta: Meta) -> int:
+        """The seq after which the log must be read to catch up with `meta`.
+
+        In another epoch than the stream's, what came after the fork was lost and published again.
+        """
+        if meta.epoch == self.epoch or meta.seq == 0:
+            return self.seq
+        return min(self.seq, meta.forks.get(self.epoch, 0))
+
+    def fill(self, meta: Meta, read_from: int, page: Sequence[Message]) -> Filled:
+        """Take a page of the log: the first messages after `read_from`, read together with `meta`.
+
+        An empty page means that the log has nothing after `read_from`. When the hole is closed,
+        the messages held meanwhile follow; they may reveal another one (`complete` is false then).
+        """
+        if meta.seq == 0:
+            # Never had a message, or lost whole and not rebuilt yet: the rebuilt one starts at 1.
+            return Filled(self._release(), complete=self._held is None, hole=False)
+        hole = page[0].seq > read_from + 1 if page else meta.seq > read_from
+        push = [message for message in page if self._take(message)]
+        if page and page[-1].seq < meta.seq:
+            return Filled(push, complete=False, hole=hole)
+        self.epoch, self.seq = meta.epoch, meta.seq
+        push += self._release()
+        return Filled(push, complete=self._held is None, hole=hole)
+
+    def _take(self, message: Message) -> bool:
+        """Move on to `message`. True if this replica's clients have not had it."""
+        self.epoch, self.seq = message.epoch, message.seq
+        if message.offset <= self._watermark.get(message.partition, -1):
+            return False
+        self._watermark[message.partition] = message.offset
+        return True
+
+    def _hold(self, message: Message) -> None:
+        assert self._held is not None
+        if len(self._held) < MAX_HELD_MESSAGES:
+            self._held.append(message)
+        else:
+            self._overflowed = True
+
+    def _release(self) -> list[Message]:
+        """Give what was held, as far as it goes on from here; after a hole, hold again."""
+        held, self._held = self._held or [], None
+        overflowed, self._overflowed = self._overflowed, False
+        push = list(self._follow(held))
+        if overflowed and self._held is None:
+            self._held = []
+        return push
+
+    def _follow(self, messages: Iterable[Message]) -> Iterable[Message]:
+        for message in messages:
+            if self.receive(message) is Verdict.PUSH:
+                yield message

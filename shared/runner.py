@@ -1,0 +1,17 @@
+"""The event loop both services run on."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
+try:
+    from uvloop import new_event_loop
+except ImportError:  # no wheel for this platform: asyncio's own loop does, more slowly
+    new_event_loop = asyncio.new_event_loop
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` to its end, on uvloop where there is one."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main)

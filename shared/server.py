@@ -1,0 +1,58 @@
+"""uvicorn as a part of a process that has its own signals and its own end."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from fastapi import FastAPI
+from uvicorn.config import Config
+from uvicorn.server import Server
+
+SHUTDOWN_SECONDS: Final = 3
+"""For requests in progress when the server ends."""
+
+
+class HttpServer(Server):
+    """A uvicorn server that leaves signals alone: uvicorn's own handlers would end the process
+    with the signal instead of an exit code, and before it had drained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def run_until_cancelled(self) -> None:
+        """Serve; on cancellation stop accepting, let requests in progress finish, and return.
+
+        Raises OSError when the address cannot be bound.
+        """
+        serving = asyncio.ensure_future(self.serve())
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self.should_exit = True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(serving, SHUTDOWN_SECONDS + 1)
+            raise
+        except SystemExit:
+            raise OSError(f"cannot listen on {self.config.host}:{self.config.port}") from None
+
+
+def http_server(app: FastAPI, host: str, port: int, *, protocol: Callable[..., Any] | None = None) -> HttpServer:
+    """A server for `app`. `protocol` makes the protocol of each new socket instead of uvicorn's."""
+    return HttpServer(
+        Config(
+            app,
+            host=host,
+            port=port,
+            http=protocol or "httptools",  # type: ignore[arg-type]  # any callable will do
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            backlog=4096,
+        )
+    )

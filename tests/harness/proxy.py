@@ -30,7 +30,7 @@ class Proxy:
         self.upstream_port = upstream_port
         self.mode: Mode = "pass"
         self.port = 0
-        self.swallowed_bytes = 0
+        self.accepted = 0
         self._answers = answers
         self._bytes_per_second = 0
         self._server: asyncio.Server | None = None
@@ -79,6 +79,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = {writer}
+        self.accepted += 1
         try:
             if self.mode == "refuse":
                 return
@@ -112,7 +113,6 @@ class Proxy:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             while data := await take(reader):
                 if self.mode == "deaf":
-                    self.swallowed_bytes += len(data)
                     self._holed.add(owner)
                     continue
                 if self.mode == "slow":

@@ -1,0 +1,170 @@
+"""The whole service on this machine, with events flowing: `make demo`, or `python -m demo`.
+
+DEMO_SECONDS=20 ends it by itself; DEMO_VERBOSE=1 shows what its processes log. Exit code 0 when all
+that was delivered was right; 1 when anything was lost, doubled, out of order, altered or sent to
+the wrong person, when DEMO_SECONDS passed and nothing was delivered, or when a process died; 130
+when it was interrupted before everything ran.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+from demo.live import live_line, summary, verdict
+from demo.logs import shown_logs
+from demo.oracle import Oracle
+from demo.place import Place
+from demo.process import NotReady, ProcessDied, Processes
+from demo.stack import Stack, http_url, start_stack, ws_url
+from demo.status import Status
+from demo.watch import WatchFailed, watching
+
+USERS = ("user-123", "user-456", "user-789", "user-007")
+_TABS = 2
+_SETTLE_SECONDS = 12.0  # longer than the oracle waits before it calls an event lost
+_INTERRUPTED_SETTLE_SECONDS = 2.0
+_FAILURES = (ProcessDied, NotReady, WatchFailed, OSError)
+_Result = TypeVar("_Result")
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came before everything ran."""
+
+
+async def demo(seconds: float | None, is_verbose: bool) -> int:
+    """Run for `seconds` (None: until interrupted) and give the exit code."""
+    with _interrupts() as stop:
+        async with Processes() as processes, shown_logs(processes, is_verbose):
+            print("Starting Valkey, a Kafka-protocol broker, the relay and two gateway replicas ...", flush=True)
+            try:
+                stack = await _unless(stop, _start(processes))
+                return await _run(stack, processes, stop, seconds, is_verbose)
+            except Interrupted:
+                return 130
+            except _FAILURES as error:
+                print(f"\nFAILED: {error}", file=sys.stderr, flush=True)
+                return 1
+
+
+async def _start(processes: Processes) -> Stack:
+    plain = {"DROP_FIELDS": ""}  # the watching clients compare bytes
+    return await start_stack(
+        processes, ws_ports=(8000, 8010), admin_ports=(8001, 8011), relay_port=9100, relay_env=plain, gateway_env=plain
+    )
+
+
+async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds: float | None, is_verbose: bool) -> int:
+    """Simulator and watching clients on a running stack, until told to stop; then the summary."""
+    oracle = Oracle()
+    replicas = {gateway.name: ws_url(gateway) for gateway in stack.gateways}
+    place = Place(os.getpid(), stack.brokers, tuple(replicas.values()), stack.redis)
+    simulator = processes.add_module(
+        "demo.simulator", "--brokers", stack.brokers, "--users", ",".join(USERS), name="simulator"
+    )
+    watch = watching(oracle, brokers=stack.brokers, replicas=replicas, users=USERS, tabs=_TABS)
+    with place.shown():
+        async with watch as following, Status(stack) as status:
+            simulator.start()
+            _say_where(stack)
+            started_at = time.monotonic()
+            overwrites = sys.stdout.isatty() and not is_verbose
+            while not stop.is_set() and (seconds is None or time.monotonic() - started_at < seconds):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 1.0)
+                processes.check()
+                if following.done():
+                    following.result()
+                oracle.look(time.time())
+                line = live_line(oracle.counts, oracle.recent(), await status.ask(), time.monotonic() - started_at)
+                print(f"\r\033[K{line}" if overwrites else line, end="" if overwrites else "\n", flush=True)
+            ran_seconds = time.monotonic() - started_at
+            await simulator.terminate()
+            await _settle(oracle, _INTERRUPTED_SETTLE_SECONDS if stop.is_set() else _SETTLE_SECONDS)
+    was_wrong = verdict(oracle.counts, must_deliver=not stop.is_set())
+    print(f"\n{summary(oracle.counts, oracle.latencies, ran_seconds)}")
+    print(f"FAILED: {was_wrong}" if was_wrong else "exactly once, in order, byte for byte", flush=True)
+    return 1 if was_wrong else 0
+
+
+def _say_where(stack: Stack) -> None:
+    first, second = stack.gateways
+    print(f"""
+    connect      {ws_url(first, USERS[0])}
+    or to        {ws_url(second, USERS[0])}
+    health       {http_url(first, "/health")}  {http_url(second, "/health")}
+    metrics      {http_url(first, "/metrics", "admin")}  {http_url(stack.relay, "/metrics")}
+    look         .venv/bin/python -m demo.client --user {USERS[0]}
+    send         .venv/bin/python -m demo.send --type risk_alert --user {USERS[0]}
+    Kafka        {stack.brokers}    Redis  {stack.redis}
+    users        {", ".join(USERS)}
+    logs         {stack.relay.log_path.parent}    (DEMO_VERBOSE=1 shows them here)
+
+Ctrl-C ends it all.
+""")
+
+
+async def _settle(oracle: Oracle, timeout_seconds: float) -> None:
+    """Wait until everything sent has arrived or is counted as lost."""
+    deadline = time.monotonic() + timeout_seconds
+    quiet_since = time.monotonic()
+    while time.monotonic() < deadline:
+        oracle.look(time.time())
+        if oracle.outstanding():
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > 0.5:  # the last records may not have been read back yet
+            return
+        await asyncio.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set; the second of them ends us at once."""
+    stop, loop, numbers = asyncio.Event(), asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+
+    def interrupted() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    for number in numbers:
+        loop.add_signal_handler(number, interrupted)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """The result of `work`; Interrupted when `stop` comes first."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Interrupted
+        return working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def main() -> None:
+    given = os.environ.get("DEMO_SECONDS") or None
+    try:
+        seconds = None if given is None else float(given)
+    except ValueError:
+        sys.exit(f"DEMO_SECONDS={given!r}: takes a number of seconds")
+    try:
+        sys.exit(asyncio.run(demo(seconds, os.environ.get("DEMO_VERBOSE", "") not in ("", "0"))))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

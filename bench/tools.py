@@ -1,0 +1,89 @@
+"""The C programs, processes on cores of their own, and the clock of another process's CPU time."""
+
+import asyncio
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent / "c"
+_BUILT = Path(__file__).parent.parent / ".cache" / "bench"
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+SERVER_CORE = 0
+CLIENT_CORE = 1
+
+
+def build(name: str) -> str:
+    """Compile `bench/c/<name>.c` when it is newer than what was built; gives the program's path."""
+    source, program = _SOURCES / f"{name}.c", _BUILT / name
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        _BUILT.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["cc", "-O2", "-w", "-o", str(program), str(source)], check=True)
+    return str(program)
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process on one core, where there are two."""
+    if os.cpu_count() and os.cpu_count() != 1:
+        os.sched_setaffinity(pid, {core})
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time a process has used, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory a process holds at present."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a load client got."""
+
+    messages: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class LoadClient:
+    """`wsload`: many connections in one C thread. Async context manager; opens all on entering."""
+
+    def __init__(self, port: int, path: str, connections: int, seconds: float, *, at_once: int = 128) -> None:
+        self._arguments = ["127.0.0.1", str(port), path, str(connections), str(seconds)]
+        self._connections = connections
+        self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": "101"}
+        self._process: asyncio.subprocess.Process
+        self.connects_per_second = 0.0
+
+    async def __aenter__(self) -> "LoadClient":
+        self._process = await asyncio.create_subprocess_exec(
+            build("wsload"), *self._arguments, stdout=asyncio.subprocess.PIPE, env=self._env
+        )
+        pin(self._process.pid, CLIENT_CORE)
+        line = await asyncio.wait_for(self._line(), 120)
+        match = re.fullmatch(r"open (\d+) failed (\d+) in [\d.]+s \((\d+)/s\)\n", line)
+        if match is None or int(match[1]) != self._connections:
+            raise RuntimeError(f"not all connections opened: {line!r}")
+        self.connects_per_second = float(match[3])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _line(self) -> str:
+        assert self._process.stdout is not None
+        return (await self._process.stdout.readline()).decode()
+
+    async def result(self) -> Received:
+        """Wait for its time to be over."""
+        total = re.match(r"received (\d+) msgs", await self._line())
+        latency = re.match(r"latency ms p50 ([\d.]+) p90 [\d.]+ p99 ([\d.]+)", await self._line())
+        assert total is not None
+        return Received(int(total[1]), float(latency[1]) if latency else None, float(latency[2]) if latency else None)

@@ -1,0 +1,96 @@
+"""`python -m relay`: events of Redpanda to Redis. Settings come from the environment.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for a wrong setting.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+
+from relay.consumer import Consumer
+from relay.dead_letters import DeadLetters
+from relay.publisher import Publisher
+from relay.relay import Relay
+from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
+from relay.status import status_app
+from shared.errors import RelayStopped, SettingsError
+from shared.logging import configure_logging, get_logger
+from shared.metrics import RelayMetrics
+from shared.runner import run
+from shared.server import http_server
+from shared.settings import RedisSettings, ServiceSettings, load
+
+
+def main() -> None:
+    """Run until told to end; leaves with an exit code."""
+    try:
+        service = load(ServiceSettings)
+        redis = load(RedisSettings)
+        kafka = load(KafkaSettings)
+        events = load(EventSettings)
+        history = load(HistorySettings)
+        settings = load(RelaySettings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - one line, before there are logs
+        sys.exit(2)
+    configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
+    metrics = RelayMetrics()
+    try:
+        run(_serve(service, redis, kafka, events, history, settings, metrics))
+    except (RelayStopped, OSError) as error:
+        get_logger(__name__).error("relay_stopped", error=str(error))
+        sys.exit(1)
+
+
+async def _serve(
+    service: ServiceSettings,
+    redis: RedisSettings,
+    kafka: KafkaSettings,
+    events: EventSettings,
+    history: HistorySettings,
+    settings: RelaySettings,
+    metrics: RelayMetrics,
+) -> None:
+    """Relay and answer HTTP until a signal comes, or one of the two ends."""
+    log = get_logger(__name__)
+    relay = Relay(
+        consumer=Consumer(kafka),
+        publisher=Publisher(redis, history, metrics),
+        dead_letters=DeadLetters(kafka, settings.dead_letter_attempts),
+        kafka=kafka,
+        events=events,
+        history=history,
+        keys=redis.keys,
+        metrics=metrics,
+        stop_seconds=settings.relay_stop_seconds,
+    )
+    app = status_app(relay, metrics.registry, service.service_name)
+    server = http_server(app, settings.relay_http_host, settings.relay_http_port)
+    told_to_end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told_to_end.set)
+    log.info("relay_starting", brokers=list(kafka.redpanda_brokers), redis=str(redis.address))
+    relaying = asyncio.create_task(relay.run())
+    serving = asyncio.create_task(server.run_until_cancelled())
+    waiting = asyncio.create_task(told_to_end.wait())
+    tasks = {relaying, serving, waiting}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()  # raises what ended it
+    finally:
+        log.info("relay_ending")
+        for task in tasks:
+            task.cancel()
+        # The relay bounds its own end step by step; this is for what nobody thought of.
+        await asyncio.wait(tasks, timeout=3 * settings.relay_stop_seconds)
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError):
+                task.exception()
+
+
+if __name__ == "__main__":
+    main()

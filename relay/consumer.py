@@ -1,0 +1,258 @@
+"""Records of the four topics, as bytes, with the assignment's changes made plain.
+
+aiokafka joins, fetches ahead and rebalances by itself. What it may hand out between an assignment
+and our `seek` (from a committed offset, say) is never let through: `read` gives records only of an
+assignment whose starts were set.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+from aiokafka.structs import OffsetAndMetadata
+
+from relay.batch import Record
+from relay.positions import Commit, Ends, parse_commit
+from relay.routes import ROUTES, Partition, partition_name
+from relay.settings import KafkaSettings
+from relay.waiting import Waiting
+from shared.errors import BrokerUnavailable, RelayStopped
+from shared.logging import get_logger
+
+READ_SECONDS: Final = 0.2
+"""How long `read` waits for a record, and so for how long an idle relay overlooks a new epoch."""
+
+FETCH_BYTES: Final = 16 * 1024 * 1024
+"""What one broker may send at once; as much is fetched ahead."""
+
+METADATA_MS: Final = 30_000
+"""How old the list of partitions may be: a new partition is read after so long, from its beginning."""
+
+
+class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped for us
+    """One member of the group. `start`, then: when `is_moved` and `assigned` is known, look and
+    `seek`; `read` in any case.
+
+    `assigned` is None before the first assignment and during each rebalance. `is_moved` is set
+    until `seek` has said where to start with what is assigned.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self.assigned: frozenset[Partition] | None = None
+        self.is_moved = True
+        self._settings = settings
+        self._log = get_logger(__name__)
+        self._kafka: AIOKafkaConsumer | None = None
+        self._admin: AIOKafkaAdminClient | None = None
+
+    async def start(self) -> None:
+        """Wait until Redpanda and the four topics are there, and ask to join the group. The first
+        assignment comes later. May be cancelled; `stop` afterwards in any case."""
+        await self._patiently(self._connect)
+        await self._patiently(self._partitions_of_all)
+        assert self._kafka is not None
+        self._kafka.subscribe(list(ROUTES), listener=self)
+
+    async def read(self) -> Mapping[Partition, Sequence[Record]]:
+        """The next records, at most `batch_events`, each partition's in the order of its offsets;
+        none after 0.2 s without, and during a rebalance.
+
+        Nothing when `is_moved` is set. Raises RelayStopped for what does not mend by itself.
+        """
+        assert self._kafka is not None
+        try:
+            # The inner wait does not end while a rebalance goes on; the outer one does.
+            async with asyncio.timeout(READ_SECONDS + 1):
+                records = await self._kafka.getmany(
+                    timeout_ms=int(READ_SECONDS * 1000), max_records=self._settings.batch_events
+                )
+        except TimeoutError:
+            return {}
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            if not self.is_moved:
+                self._log.warning("position_lost", error=repr(error))
+                self.is_moved = True
+            return {}
+        except KafkaError as error:
+            if error.retriable:
+                self._log.warning("redpanda_read_failed", error=repr(error))
+                return {}
+            raise RelayStopped(f"Redpanda cannot be read: {error!r}") from None
+        if self.is_moved:
+            return {}
+        return {Partition(*partition): rows for partition, rows in records.items()}
+
+    async def ends_of_all(self) -> dict[Partition, int]:
+        """The end offset of every partition of the four topics. Raises BrokerUnavailable."""
+        partitions = await self._partitions_of_all()
+        return {partition: ends.end for partition, ends in (await self.ends(partitions)).items()}
+
+    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, Ends]:
+        """Where each partition begins and ends now. Raises BrokerUnavailable."""
+        assert self._kafka is not None
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        async with self._bounded("its offsets"):
+            beginnings = await self._kafka.beginning_offsets(wanted)
+            ends = await self._kafka.end_offsets(wanted)
+        return {Partition(*partition): Ends(beginnings[partition], ends[partition]) for partition in wanted}
+
+    async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
+        """What the group has committed. Raises BrokerUnavailable."""
+        assert self._admin is not None
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}
+        async with self._bounded("the group's commits"):
+            found = await self._admin.list_consumer_group_offsets(self._settings.redpanda_group_id, partitions=wanted)
+        return {
+            Partition(*partition): parse_commit(committed.offset, committed.metadata)
+            for partition, committed in found.items()
+        }
+
+    async def offsets_at(self, times_ms: Mapping[Partition, int]) -> dict[Partition, int | None]:
+        """The first offset not older than a time, for each partition; None when the broker cannot
+        say, or has nothing as young. Raises BrokerUnavailable."""
+        assert self._kafka is not None
+        if not times_ms:
+            return {}
+        async with self._bounded("offsets by time"):
+            found = await self._kafka.offsets_for_times(
+                {TopicPartition(*partition): time_ms for partition, time_ms in times_ms.items()}
+            )
+        return {Partition(*partition): at.offset if at else None for partition, at in found.items()}
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        """Set where reading starts. `is_moved` stays set when the assignment is not `offsets`' any more."""
+        assert self._kafka is not None
+        if self.assigned is None or offsets.keys() != self.assigned:
+            return
+        try:
+            for partition, offset in offsets.items():
+                self._kafka.seek(TopicPartition(*partition), offset)
+        except IllegalStateError:  # a rebalance has begun; its listener has not been called yet
+            return
+        self.is_moved = False
+
+    async def commit(self, offsets: Mapping[Partition, tuple[int, str]]) -> bool:
+        """Commit offsets with their metadata, those of partitions that are still ours. False when it
+        failed, which is normal in a rebalance: nothing depends on a commit being made at once."""
+        assert self._kafka is not None
+        ours = {
+            TopicPartition(*partition): OffsetAndMetadata(*commit)
+            for partition, commit in offsets.items()
+            if partition in (self.assigned or ())
+        }
+        if not ours:
+            return True
+        try:
+            async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
+                await self._kafka.commit(ours)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        except (KafkaError, TimeoutError) as error:
+            self._log.warning("commit_failed", error=repr(error))
+            return False
+        return True
+
+    def highwater(self, partition: Partition) -> int | None:
+        """The partition's end as its last fetch told; None when there was none yet."""
+        if self._kafka is None or self.assigned is None or partition not in self.assigned:
+            return None
+        try:
+            end: int | None = self._kafka.highwater(TopicPartition(*partition))
+        except (IllegalStateError, AssertionError, AttributeError, KeyError):  # in the middle of a rebalance
+            return None
+        return end
+
+    async def stop(self) -> None:
+        """Leave the group and disconnect, within REDPANDA_TIMEOUT_SECONDS. May be called always."""
+        ends = [self._kafka.stop] if self._kafka is not None else []
+        ends += [self._admin.close] if self._admin is not None else []
+        self._kafka = self._admin = None
+        for end in ends:
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
+                    await end()
+
+    # ConsumerRebalanceListener
+
+    def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:  # noqa: ARG002 - its name is aiokafka's
+        self.assigned = None
+        self.is_moved = True
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        self.assigned = frozenset(Partition(*partition) for partition in assigned)
+        self.is_moved = True
+        self._log.info("partitions_assigned", partitions=sorted(map(partition_name, self.assigned)))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        waiting = Waiting(self._log)
+        while True:
+            try:
+                await attempt()
+            except BrokerUnavailable as error:
+                await waiting.wait("redpanda_not_usable", error=str(error))
+            else:
+                waiting.over("redpanda_usable")
+                return
+
+    async def _connect(self) -> None:
+        settings = self._settings
+        timeout_ms = int(settings.redpanda_timeout_seconds * 1000)
+        session_ms = int(settings.redpanda_session_seconds * 1000)
+        self._kafka = AIOKafkaConsumer(
+            bootstrap_servers=list(settings.redpanda_brokers),
+            client_id="notify-relay",
+            group_id=settings.redpanda_group_id,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_bytes=FETCH_BYTES,
+            request_timeout_ms=timeout_ms,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // 5,
+            metadata_max_age_ms=METADATA_MS,
+        )
+        self._admin = AIOKafkaAdminClient(
+            bootstrap_servers=list(settings.redpanda_brokers),
+            client_id="notify-relay",
+            request_timeout_ms=timeout_ms,
+            metadata_max_age_ms=METADATA_MS,
+        )
+        try:
+            async with self._bounded("a connection"):
+                await self._kafka.start()
+                await self._admin.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _partitions_of_all(self) -> list[Partition]:
+        """Every partition of the four topics; asking by name makes them where the broker allows it."""
+        assert self._admin is not None
+        async with self._bounded("its topics"):
+            topics = await self._admin.describe_topics(list(ROUTES))
+        found = {topic["topic"]: topic["partitions"] for topic in topics if not topic["error_code"]}
+        if missing := [topic for topic in ROUTES if not found.get(topic)]:
+            raise BrokerUnavailable(f"topics are missing: {', '.join(missing)}")
+        return sorted(Partition(topic, row["partition"]) for topic, rows in found.items() for row in rows)
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        """Translate: whatever goes wrong within, or takes too long, is BrokerUnavailable."""
+        brokers = ", ".join(self._settings.redpanda_brokers)
+        try:
+            async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
+                yield
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"Redpanda at {brokers} does not give {what}: {error!r}") from None

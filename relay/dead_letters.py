@@ -1,0 +1,126 @@
+"""Rejected records to the dead-letter topic: as they came, with where from and why beside them."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from relay.batch import DeadLetter
+from relay.routes import DEAD_LETTER_TOPIC
+from relay.settings import KafkaSettings
+from relay.waiting import Waiting
+from shared.errors import RelayStopped
+from shared.logging import get_logger
+
+Headers = list[tuple[str, bytes]]
+
+HEADER_PREFIX: Final = "dlq-"
+
+
+def origin_headers(letter: DeadLetter) -> Headers:
+    """Where a dead letter came from, and why it is one."""
+    origin = {
+        "topic": letter.partition.topic,
+        "partition": letter.partition.number,
+        "offset": letter.record.offset,
+        "timestamp": letter.record.timestamp,
+        "reason": letter.reason.value,
+    }
+    return [(HEADER_PREFIX + name, str(value).encode()) for name, value in origin.items()]
+
+
+def whole_headers(letter: DeadLetter) -> Headers:
+    """The record's own headers, then ours; those of an earlier time as a dead letter are left out."""
+    own = [(name, value) for name, value in letter.record.headers if not name.startswith(HEADER_PREFIX)]
+    return own + origin_headers(letter)
+
+
+def bare_headers(letter: DeadLetter) -> Headers:
+    """What goes instead of a letter that is too large for the topic."""
+    size = len(letter.record.value or b"")
+    return [*origin_headers(letter), (HEADER_PREFIX + "value-bytes", str(size).encode())]
+
+
+class DeadLetters:
+    """Writes dead letters. One for each relay; connects when the first letter comes.
+
+    `attempts` is how often a letter is tried before the relay gives up.
+    """
+
+    def __init__(self, settings: KafkaSettings, attempts: int) -> None:
+        self._settings = settings
+        self._attempts = attempts
+        self._log = get_logger(__name__)
+        self._producer: AIOKafkaProducer | None = None
+
+    async def write(self, letters: Sequence[DeadLetter]) -> None:
+        """Return when every letter is acknowledged by all replicas. One may be written twice, when
+        an acknowledgement was lost.
+
+        Raises RelayStopped when the topic cannot be written.
+        """
+        waiting = Waiting(self._log)
+        left = list(letters)
+        for attempt in range(1, self._attempts + 1):
+            try:
+                producer = await self._connected()
+                failures = await asyncio.gather(*(self._send(producer, letter) for letter in left))
+            except (KafkaError, OSError, TimeoutError) as failed:
+                failures = [failed] * len(left)
+            left = [letter for letter, failure in zip(left, failures, strict=True) if failure is not None]
+            if not left:
+                waiting.over("dead_letters_written")
+                return
+            error = next(failure for failure in failures if failure is not None)
+            if attempt < self._attempts:
+                await waiting.wait("dead_letters_not_written", error=repr(error), letters=len(left))
+        first = left[0]
+        raise RelayStopped(
+            f"{DEAD_LETTER_TOPIC} cannot be written after {self._attempts} attempts ({error!r}), and "
+            f"{first.partition.topic}/{first.partition.number}/{first.record.offset} ({first.reason}) must go there: "
+            "see that the topic exists and may be written"
+        )
+
+    async def stop(self) -> None:
+        """Disconnect, within REDPANDA_TIMEOUT_SECONDS. May be called always."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
+                    await producer.stop()
+
+    async def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            self._producer = AIOKafkaProducer(
+                bootstrap_servers=list(self._settings.redpanda_brokers),
+                client_id="notify-relay",
+                acks="all",
+                request_timeout_ms=int(self._settings.redpanda_timeout_seconds * 1000),
+            )
+            try:
+                async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
+                    await self._producer.start()
+            except BaseException:
+                await self.stop()
+                raise
+        return self._producer
+
+    async def _send(self, producer: AIOKafkaProducer, letter: DeadLetter) -> Exception | None:
+        """Send one letter, whole or bare. Gives why it failed, None when it is acknowledged."""
+        record = letter.record
+        try:
+            try:
+                await self._sent(producer, record.value or b"", record.key, whole_headers(letter))
+            except (MessageSizeTooLargeError, RecordListTooLargeError):
+                await self._sent(producer, b"", None, bare_headers(letter))
+        except (KafkaError, OSError, TimeoutError) as error:
+            return error
+        return None
+
+    async def _sent(self, producer: AIOKafkaProducer, value: bytes, key: bytes | None, headers: Headers) -> Any:
+        # Twice: the producer waits as long for the topic's metadata, and again for the answer.
+        async with asyncio.timeout(2 * self._settings.redpanda_timeout_seconds):
+            return await producer.send_and_wait(DEAD_LETTER_TOPIC, value, key, headers=headers)

@@ -1,0 +1,297 @@
+"""The relay: read, decode, publish; begin again where Redis says when an epoch or the assignment changed.
+
+While Redis works on one batch the next one is read and decoded. It is published only when every
+call of the one before has succeeded.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Final
+
+from relay.batch import Batch, Progress, make_batch
+from relay.consumer import Consumer
+from relay.dead_letters import DeadLetters
+from relay.decode import Decode
+from relay.positions import Commit, Known, Start, choose_start, commit_metadata, is_lost, rebuild_from_ms
+from relay.publisher import Publisher
+from relay.routes import Partition, partition_name
+from relay.settings import EventSettings, HistorySettings, KafkaSettings
+from relay.waiting import Waiting
+from shared.errors import BrokerUnavailable, EpochChanged
+from shared.keys import Keys
+from shared.logging import get_logger
+from shared.metrics import RelayMetrics
+
+BEAT_SECONDS: Final = 1.0
+COMMIT_SECONDS: Final = 1.0
+PAST_END_LOOKS: Final = 3
+"""How often a partition must look shorter than our position before it counts as made anew: for a
+moment after a new leader's election its end may lie behind."""
+
+
+class Relay:
+    """One relay process's work. `run` it once."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        publisher: Publisher,
+        dead_letters: DeadLetters,
+        kafka: KafkaSettings,
+        events: EventSettings,
+        history: HistorySettings,
+        keys: Keys,
+        metrics: RelayMetrics,
+        stop_seconds: float,
+    ) -> None:
+        self._consumer = consumer
+        self._publisher = publisher
+        self._dead_letters = dead_letters
+        self._kafka = kafka
+        self._history = history
+        self._keys = keys
+        self._metrics = metrics
+        self._stop_seconds = stop_seconds
+        self._decode = Decode(events.max_event_bytes, events.drop_fields)
+        self._log = get_logger(__name__)
+        self._term = -1
+        self._has_started = False
+        self._generations: dict[Partition, int] = {}
+        # Where reading started, then how far each assigned partition is published.
+        self._positions: dict[Partition, int] = {}
+        # What may be committed, and (generation, offset) that is.
+        self._progress: dict[Partition, Progress] = {}
+        self._committed: dict[Partition, tuple[int, int]] = {}
+
+    @property
+    def not_ready_because(self) -> str | None:
+        """None once the relay has joined its group and stored its starts."""
+        if self._has_started:
+            return None
+        return "waiting for Redpanda and the group" if self._publisher.is_up else "waiting for Redis"
+
+    @property
+    def is_running(self) -> bool:
+        """Events go through: started, and Redis answers."""
+        return self._has_started and self._publisher.is_up
+
+    async def run(self) -> None:
+        """Relay until cancelled; then finish the batch under way, commit and leave the group.
+
+        Raises RelayStopped when it cannot go on.
+        """
+        try:
+            await self._publisher.enter()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._beat())
+                tasks.create_task(self._commit_now_and_then())
+                tasks.create_task(self._relay())
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await self._consumer.stop()
+            await self._dead_letters.stop()
+            self._publisher.close()
+
+    async def _relay(self) -> None:
+        await self._consumer.start()
+        publishing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                if self._is_to_place:
+                    if publishing is not None:
+                        await _finished(publishing)
+                        publishing = None
+                    await self._place()
+                records = await self._consumer.read()
+                batch = None
+                if records:
+                    batch = make_batch(
+                        records, term=self._term, generations=self._generations, decode=self._decode, keys=self._keys
+                    )
+                if publishing is not None and (batch is not None or publishing.done()):
+                    await _finished(publishing)
+                    publishing = None
+                if batch is not None:
+                    publishing = asyncio.create_task(self._publish(batch))
+        finally:
+            if publishing is not None:
+                await _ended(publishing, self._stop_seconds)
+            await self._commit()
+
+    @property
+    def _is_to_place(self) -> bool:
+        if self._consumer.assigned is None:
+            return False
+        return self._consumer.is_moved or self._publisher.term != self._term
+
+    async def _publish(self, batch: Batch) -> None:
+        if batch.dead_letters:
+            await self._dead_letters.write(batch.dead_letters)
+        published = await self._publisher.publish(batch)
+        self._progress.update(batch.progress)
+        self._positions.update((partition, progress.next_offset) for partition, progress in batch.progress.items())
+        self._count(batch, published)
+
+    def _count(self, batch: Batch, published: list[int]) -> None:
+        events = self._metrics.events
+        new = dict.fromkeys(batch.read, 0)
+        for partition, count in zip(batch.partitions, published, strict=True):
+            new[partition.topic] += count
+        rejected = dict.fromkeys(batch.read, 0)
+        for letter in batch.dead_letters:
+            rejected[letter.partition.topic] += 1
+            self._metrics.dead_letters.labels(letter.reason.value).inc()
+            self._log.warning(
+                "dead_letter",
+                topic=letter.partition.topic,
+                partition=letter.partition.number,
+                offset=letter.record.offset,
+                reason=letter.reason.value,
+            )
+        for topic, read in batch.read.items():
+            outcomes = {
+                "published": new[topic],
+                "skipped": batch.skipped[topic],
+                "dead_lettered": rejected[topic],
+                "duplicate": read - new[topic] - batch.skipped[topic] - rejected[topic],
+            }
+            for outcome, count in outcomes.items():
+                if count:
+                    events.labels(topic, outcome).inc(count)
+        self._metrics.batch_events.observe(batch.read.total())
+
+    # Where reading starts
+
+    async def _place(self) -> None:
+        """Decide where reading starts, tell Redis, and start there. Returns without, when the
+        assignment changes meanwhile."""
+        waiting = Waiting(self._log)
+        looks = 0
+        while (assigned := self._consumer.assigned) is not None:
+            try:
+                term, starts, commits = await self._choose(assigned)
+                looks += 1
+                anew = sorted(
+                    partition_name(partition, start.generation) for partition, start in starts.items() if start.is_anew
+                )
+                if anew and looks < PAST_END_LOOKS:
+                    await waiting.wait("position_past_end", partitions=anew)
+                    continue
+                if anew:
+                    self._log.error("topic_made_anew", partitions=anew)
+                await self._publisher.store_starts(term, starts)
+            except BrokerUnavailable as error:
+                await waiting.wait("redpanda_not_usable", error=str(error))
+                continue
+            except EpochChanged:
+                continue
+            self._start(term, starts, commits)
+            return
+
+    async def _choose(
+        self, assigned: frozenset[Partition]
+    ) -> tuple[int, dict[Partition, Start], dict[Partition, Commit | None]]:
+        consumer = self._consumer
+        first_ends = await self._publisher.record_first_start(await consumer.ends_of_all())
+        term, lives = await self._publisher.read_lives()
+        commits = await consumer.commits(assigned)
+        times = {
+            partition: time_ms
+            for partition in assigned
+            if is_lost(partition, lives, commits.get(partition))
+            and (time_ms := rebuild_from_ms(commits.get(partition), self._history.rebuild_seconds)) is not None
+        }
+        rebuild = await consumer.offsets_at(times)
+        ends = await consumer.ends(assigned)
+        starts = {
+            partition: choose_start(
+                partition,
+                Known(
+                    ends=ends[partition],
+                    next_offsets=lives,
+                    commit=commits.get(partition),
+                    first_end=first_ends.get(partition),
+                    rebuild=rebuild.get(partition),
+                ),
+                self._kafka.start_from,
+            )
+            for partition in assigned
+        }
+        return term, starts, commits
+
+    def _start(self, term: int, starts: Mapping[Partition, Start], commits: Mapping[Partition, Commit | None]) -> None:
+        self._term = term
+        self._generations = {partition: start.generation for partition, start in starts.items()}
+        self._positions = {partition: start.offset for partition, start in starts.items()}
+        self._committed = {
+            partition: (commit.generation, commit.offset) for partition, commit in commits.items() if commit is not None
+        }
+        # A start is committed where nothing is, so that it outlives a Redis that loses everything.
+        self._progress = {
+            partition: Progress(start.offset, None)
+            for partition, start in starts.items()
+            if self._committed.get(partition, (0, 0))[0] < start.generation
+        }
+        self._consumer.seek(self._positions)
+        self._metrics.partitions_assigned.set(len(starts))
+        self._has_started = True
+        self._log.info(
+            "reading",
+            starts={partition_name(p, start.generation): start.offset for p, start in sorted(starts.items())},
+        )
+
+    # Once a second
+
+    async def _beat(self) -> None:
+        while True:
+            await self._publisher.beat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _commit_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            await self._commit()
+            self._measure_lag()
+
+    async def _commit(self) -> None:
+        due = {
+            partition: (self._generations[partition], progress.next_offset, progress.timestamp_ms)
+            for partition, progress in self._progress.items()
+            if partition in self._generations
+            and (self._generations[partition], progress.next_offset) > self._committed.get(partition, (0, -1))
+        }
+        offsets = {
+            partition: (offset, commit_metadata(generation, time_ms))
+            for partition, (generation, offset, time_ms) in due.items()
+        }
+        if due and await self._consumer.commit(offsets):
+            self._committed.update(
+                (partition, (generation, offset)) for partition, (generation, offset, _) in due.items()
+            )
+
+    def _measure_lag(self) -> None:
+        lag: dict[str, int] = {}
+        for partition, position in self._positions.items():
+            end = self._consumer.highwater(partition)
+            if end is not None:
+                lag[partition.topic] = lag.get(partition.topic, 0) + max(0, end - position)
+        for topic, records in lag.items():
+            self._metrics.lag_records.labels(topic).set(records)
+
+
+async def _finished(publishing: asyncio.Task[None]) -> None:
+    """Wait for a batch; our being cancelled does not cancel it. What was read in an epoch that has
+    ended is dropped here, and read again."""
+    await asyncio.wait({publishing})
+    with contextlib.suppress(EpochChanged):
+        publishing.result()
+
+
+async def _ended(publishing: asyncio.Task[None], timeout_seconds: float) -> None:
+    """Give the last batch a while, then cancel it: it will be read again."""
+    await asyncio.wait({publishing}, timeout=timeout_seconds)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)

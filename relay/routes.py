@@ -1,0 +1,55 @@
+"""Topic to type and audience (DESIGN section 2)."""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+
+class Audience(Enum):
+    """Who gets the events of a topic."""
+
+    EVERYONE = auto()
+    USER = auto()
+
+
+class Route(NamedTuple):
+    """What the events of one topic are."""
+
+    type: str
+    audience: Audience
+
+
+class Partition(NamedTuple):
+    """One partition of a topic. Equal to any (topic, number) tuple."""
+
+    topic: str
+    number: int
+
+
+ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
+    {
+        "regime-events": Route("regime_change", Audience.EVERYONE),
+        "alert-events": Route("market_alert", Audience.EVERYONE),
+        "risk-events": Route("risk_alert", Audience.USER),
+        "execution-events": Route("order_executed", Audience.USER),
+    }
+)
+DEAD_LETTER_TOPIC: Final = "notification-dead-letters"
+
+
+def partition_name(partition: Partition, generation: int = 1) -> str:
+    """The partition's name in keys and ids: `risk-events/2`, or `risk-events~2/2` once the topic
+    was deleted and made again (generation 2 and up)."""
+    topic = partition.topic if generation == 1 else f"{partition.topic}~{generation}"
+    return f"{topic}/{partition.number}"
+
+
+def parse_partition_name(name: str) -> tuple[Partition, int]:
+    """The reverse of `partition_name`. Raises ValueError when it is not one."""
+    topic, _, number = name.rpartition("/")
+    # `~` cannot be in a topic's name: Kafka allows only letters, digits, `.`, `_` and `-`.
+    topic, _, generation = topic.partition("~")
+    if not topic:
+        raise ValueError("not a partition's name")
+    return Partition(topic, int(number)), int(generation or 1)

@@ -1,0 +1,47 @@
+"""What the relay says of itself over HTTP (DESIGN section 4): health, readiness, metrics."""
+
+from typing import Protocol
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+
+class State(Protocol):
+    """What is asked of the relay."""
+
+    @property
+    def not_ready_because(self) -> str | None: ...
+    @property
+    def is_running(self) -> bool: ...
+
+
+def status_app(state: State, registry: CollectorRegistry, service_name: str) -> FastAPI:
+    """The relay's four routes. They read what is known already and never wait."""
+    app = FastAPI(title=f"{service_name} relay", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    async def health() -> dict[str, object]:
+        running = state.is_running
+        return {
+            "status": "healthy" if running else "degraded",
+            "service": service_name,
+            "consumer_running": running,
+        }
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        reason = state.not_ready_because
+        if reason is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app

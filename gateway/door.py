@@ -37,6 +37,7 @@ class Doorkeeper:
     ) -> None:
         self.settings = settings
         self.connections = connections
+        self._limit = settings.connection_limit
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
         self.doors: set[Door] = set()
@@ -55,16 +56,16 @@ class Doorkeeper:
         return self._http()
 
     @property
-    def sockets(self) -> int:
-        """Open sockets of clients, whatever became of them."""
+    def is_full(self) -> bool:
+        """So many sockets of clients are open, whatever became of them, that one more is too many."""
         http = len(self._server_state.connections) if self._server_state else 0
-        return len(self.doors) + self.connections.sockets + http
+        return len(self.doors) + self.connections.sockets + http > self._limit + SOCKETS_RESERVE
 
     def refuse_for_now(self) -> Refusal | None:
         """None if one more client can be taken at this moment."""
         connections = self.connections
         reason = self._why_closed()
-        if reason is None and len(connections.open) + connections.joining >= self.settings.connection_limit:
+        if reason is None and len(connections.open) + connections.joining >= self._limit:
             reason = "This replica is full"
         if reason is None and connections.joining >= self.settings.max_handshakes:
             reason = "Too many handshakes at once"
@@ -89,7 +90,7 @@ class Door(asyncio.Protocol):
         keeper.doors.add(self)
         keeper.connections.wheel.set(self, keeper.settings.head_seconds)
         # Sockets that have not said a thing yet are clients, too, as far as open files go.
-        if keeper.sockets > keeper.settings.connection_limit + SOCKETS_RESERVE:
+        if keeper.is_full:
             self._refuse(unavailable("This replica is full; connect again.", spread_ms()), None)
 
     def data_received(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """A request on /ws becomes a principal with its wishes, or a refusal. Pure."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from gateway.admission.handshake import Handshake, check_handshake, choose_subprotocol
@@ -13,8 +13,7 @@ from shared.message import EVENT_TYPES
 from shared.users import validate_user_id
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """Who connects and what they asked for."""
 
     user_id: str
@@ -23,8 +22,7 @@ class Admitted:
     handshake: Handshake
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """A refusal, with the handshake if there is a valid one."""
 
     refusal: Refusal

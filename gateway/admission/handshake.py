@@ -2,10 +2,9 @@
 
 import re
 from base64 import b64encode
-from dataclasses import dataclass
 from hashlib import sha1
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.admission.refusal import Refusal, refusal_response
 from gateway.admission.request import Request
@@ -19,8 +18,7 @@ _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _TO_WEBSOCKET: Final = (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13"))
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """What the answer to a valid handshake is made of."""
 
     key: bytes

@@ -5,8 +5,7 @@ before a colon, no control characters.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -18,8 +17,7 @@ class MalformedHead(Exception):
     """Not an HTTP/1 request head. Stays within the gateway; answered with 400."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A request's head. `path` and `query` are as they were sent, percent-encoded.
 
     Header names are in lower case; the values of a repeated header are joined by `, `

@@ -9,7 +9,7 @@ The rules are DESIGN section 3's, run as a model before they were written here:
   it fills what they missed and repeats nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -96,7 +96,9 @@ class Stream:
                 return Verdict.PUSH if self._take(message) else Verdict.DROP
         elif message.seq == 1:
             return Verdict.PUSH if self._take(message) else Verdict.DROP
-        self._held = [message]
+        # Not held: the log has it by the time it is read, or it was lost and will come anew. Keeping
+        # it, a late message of an epoch that is over would ask for the log for ever.
+        self._held = []
         return Verdict.FETCH
 
     def begin_fill(self) -> bool:
@@ -148,15 +150,17 @@ class Stream:
             self._overflowed = True
 
     def _release(self) -> list[Message]:
-        """Give what was held, as far as it goes on from here; after a hole, hold again."""
+        """Give what was held, as far as it goes on from here. What comes after a gap is let go: the
+        next read, which is made after all of it was received, has it."""
         held, self._held = self._held or [], None
         overflowed, self._overflowed = self._overflowed, False
-        push = list(self._follow(held))
+        push: list[Message] = []
+        for message in held:
+            verdict = self.receive(message)
+            if verdict is Verdict.PUSH:
+                push.append(message)
+            elif verdict is Verdict.FETCH:
+                break
         if overflowed and self._held is None:
             self._held = []
         return push
-
-    def _follow(self, messages: Iterable[Message]) -> Iterable[Message]:
-        for message in messages:
-            if self.receive(message) is Verdict.PUSH:
-                yield message

@@ -1,0 +1,298 @@
+"""The rules of gateway.stream, each as a sentence."""
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from gateway.stream import MAX_HELD_MESSAGES, NO_EPOCH, Filled, Meta, Stream, Verdict
+from shared.message import Message
+
+P0, P1 = b"risk-events/0", b"risk-events/1"
+
+
+def message(epoch: bytes, seq: int, offset: int, partition: bytes = P0) -> Message:
+    return Message(epoch, seq, partition, offset, 0, b"risk_alert", b"{}")
+
+
+def page(epoch: bytes, seqs: Sequence[int], first_offset: int | None = None) -> list[Message]:
+    """A part of a log. Unless told otherwise the offset of seq n is 10 + n."""
+    first_offset = 10 + seqs[0] if first_offset is None else first_offset
+    return [message(epoch, seq, first_offset + place) for place, seq in enumerate(seqs)]
+
+
+def stream_at(epoch: bytes, seq: int, next_offsets: Mapping[bytes, int] | None = None) -> Stream:
+    """A live stream that joined there; by default everything up to offset 10 + seq was published."""
+    stream = Stream()
+    assert stream.join(Meta(epoch, seq), {P0: 11 + seq} if next_offsets is None else next_offsets) == []
+    assert stream.is_live
+    return stream
+
+
+def ids(messages: Sequence[Message]) -> list[tuple[bytes, int]]:
+    return [(taken.epoch, taken.seq) for taken in messages]
+
+
+# Joining
+
+
+def test_a_new_stream_is_not_live_and_holds_what_comes() -> None:
+    stream = Stream()
+    assert not stream.is_live
+    assert stream.receive(message(b"a", 1, 0)) is Verdict.HOLD
+
+
+def test_joining_pushes_what_came_after_the_meta_that_was_read_and_nothing_before() -> None:
+    stream = Stream()
+    for seq in (3, 4, 5, 6):
+        stream.receive(message(b"a", seq, 10 + seq))
+    assert ids(stream.join(Meta(b"a", 4), {P0: 15})) == [(b"a", 5), (b"a", 6)]
+    assert stream.is_live
+    assert (stream.epoch, stream.seq) == (b"a", 6)
+
+
+def test_joining_a_stream_that_never_had_a_message_takes_its_first() -> None:
+    stream = Stream()
+    assert stream.join(Meta(), {}) == []
+    assert (stream.epoch, stream.seq) == (NO_EPOCH, 0)
+    assert stream.receive(message(b"a", 1, 0)) is Verdict.PUSH
+
+
+def test_joining_with_a_gap_in_what_was_held_leaves_the_stream_filling() -> None:
+    stream = Stream()
+    stream.receive(message(b"a", 5, 15))
+    stream.receive(message(b"a", 7, 17))
+    assert ids(stream.join(Meta(b"a", 4), {P0: 15})) == [(b"a", 5)]
+    assert not stream.is_live
+
+
+def test_the_watermark_starts_below_the_next_offset_to_publish() -> None:
+    stream = stream_at(b"a", 4, {P0: 100})
+    assert stream.receive(message(b"a", 5, 99)) is Verdict.DROP
+    assert stream.receive(message(b"a", 6, 100)) is Verdict.PUSH
+
+
+def test_a_partition_without_next_offset_has_no_watermark() -> None:
+    stream = stream_at(b"a", 4, {P0: 100})
+    assert stream.receive(message(b"a", 5, 0, P1)) is Verdict.PUSH
+
+
+# Live
+
+
+def test_the_next_message_is_pushed() -> None:
+    stream = stream_at(b"a", 4)
+    assert stream.receive(message(b"a", 5, 15)) is Verdict.PUSH
+    assert stream.receive(message(b"a", 6, 16)) is Verdict.PUSH
+    assert (stream.epoch, stream.seq) == (b"a", 6)
+
+
+@pytest.mark.parametrize("seq", [1, 4, 5])
+def test_a_message_that_came_before_is_dropped(seq: int) -> None:
+    stream = stream_at(b"a", 4)
+    stream.receive(message(b"a", 5, 15))
+    assert stream.receive(message(b"a", seq, 10 + seq)) is Verdict.DROP
+    assert stream.seq == 5
+
+
+def test_a_gap_asks_for_the_log_once_and_holds_from_then_on() -> None:
+    stream = stream_at(b"a", 4)
+    assert stream.receive(message(b"a", 6, 16)) is Verdict.FETCH
+    assert stream.receive(message(b"a", 7, 17)) is Verdict.HOLD
+    assert stream.receive(message(b"a", 5, 15)) is Verdict.HOLD
+    assert not stream.is_live
+
+
+def test_a_message_of_another_epoch_is_a_gap() -> None:
+    stream = stream_at(b"a", 4)
+    assert stream.receive(message(b"b", 5, 15)) is Verdict.FETCH
+
+
+def test_the_first_message_of_another_epoch_is_no_gap_since_nothing_can_be_before_it() -> None:
+    stream = stream_at(b"a", 4)
+    assert stream.receive(message(b"b", 1, 15)) is Verdict.PUSH
+    assert (stream.epoch, stream.seq) == (b"b", 1)
+
+
+def test_what_was_published_again_in_a_new_epoch_is_dropped() -> None:
+    stream = stream_at(b"a", 4)
+    assert [stream.receive(message(b"b", seq, 12 + seq)) for seq in (1, 2, 3)] == [
+        Verdict.DROP,
+        Verdict.DROP,
+        Verdict.PUSH,
+    ]
+    assert (stream.epoch, stream.seq) == (b"b", 3)
+
+
+def test_partitions_have_a_watermark_each() -> None:
+    stream = stream_at(b"a", 4, {P0: 100, P1: 5})
+    assert stream.receive(message(b"b", 1, 99, P0)) is Verdict.DROP
+    assert stream.receive(message(b"b", 2, 5, P1)) is Verdict.PUSH
+
+
+# Filling
+
+
+def filling_at(epoch: bytes, seq: int) -> Stream:
+    stream = stream_at(epoch, seq)
+    assert stream.begin_fill()
+    return stream
+
+
+def fill(stream: Stream, meta: Meta, messages: list[Message]) -> Filled:
+    return stream.fill(meta, stream.read_from(meta), messages)
+
+
+def test_filling_begins_once() -> None:
+    stream = stream_at(b"a", 4)
+    assert stream.begin_fill()
+    assert not stream.begin_fill()
+
+
+def test_a_gap_is_filled_in_order_and_what_was_held_follows() -> None:
+    stream = stream_at(b"a", 4)
+    stream.receive(message(b"a", 7, 17))
+    stream.receive(message(b"a", 8, 18))
+    filled = fill(stream, Meta(b"a", 7), page(b"a", [5, 6, 7]))
+    assert ids(filled.push) == [(b"a", 5), (b"a", 6), (b"a", 7), (b"a", 8)]
+    assert filled.complete
+    assert not filled.hole
+    assert stream.is_live
+
+
+def test_nothing_missing_is_filled_with_nothing() -> None:
+    stream = filling_at(b"a", 4)
+    assert fill(stream, Meta(b"a", 4), []) == Filled([], complete=True, hole=False)
+
+
+def test_a_gap_in_what_was_held_leads_to_another_read() -> None:
+    stream = filling_at(b"a", 4)
+    stream.receive(message(b"a", 6, 16))
+    stream.receive(message(b"a", 8, 18))
+    first = fill(stream, Meta(b"a", 5), page(b"a", [5]))
+    assert ids(first.push) == [(b"a", 5), (b"a", 6)]
+    assert not first.complete
+    second = fill(stream, Meta(b"a", 8), page(b"a", [7, 8]))
+    assert ids(second.push) == [(b"a", 7), (b"a", 8)]
+    assert second.complete
+
+
+def test_a_long_log_is_filled_page_by_page_while_live_messages_are_held() -> None:
+    stream = filling_at(b"a", 0)
+    pushed: list[Message] = []
+    filled = fill(stream, Meta(b"a", 4), page(b"a", [1, 2]))
+    assert not filled.complete
+    assert not filled.hole
+    pushed += filled.push
+    assert stream.receive(message(b"a", 5, 15)) is Verdict.HOLD
+    filled = fill(stream, Meta(b"a", 5), page(b"a", [3, 4]))
+    assert not filled.complete
+    pushed += filled.push
+    filled = fill(stream, Meta(b"a", 5), page(b"a", [5]))
+    assert filled.complete
+    assert ids(pushed + filled.push) == [(b"a", seq) for seq in range(1, 6)]
+
+
+def test_in_another_epoch_the_log_is_read_from_where_the_old_one_ended() -> None:
+    stream = filling_at(b"a", 9)
+    meta = Meta(b"c", 12, {b"a": 6, b"b": 8})
+    assert stream.read_from(meta) == 6
+    messages = [*page(b"b", [7, 8], 17), *page(b"c", [9, 10, 11, 12], 19)]
+    filled = stream.fill(meta, 6, messages)
+    # Up to offset 19 the clients had everything.
+    assert ids(filled.push) == [(b"c", 10), (b"c", 11), (b"c", 12)]
+    assert filled.complete
+    assert not filled.hole
+    assert (stream.epoch, stream.seq) == (b"c", 12)
+
+
+def test_a_stream_below_the_fork_reads_on_from_its_own_place() -> None:
+    assert filling_at(b"a", 4).read_from(Meta(b"b", 9, {b"a": 6})) == 4
+
+
+def test_an_unknown_epoch_reads_the_log_from_its_beginning() -> None:
+    stream = filling_at(b"a", 9)
+    meta = Meta(b"z", 2)
+    assert stream.read_from(meta) == 0
+    filled = stream.fill(meta, 0, page(b"z", [1, 2], first_offset=19))
+    assert ids(filled.push) == [(b"z", 2)]
+    assert not filled.hole
+
+
+def test_a_page_that_ends_in_an_earlier_epoch_goes_on_in_the_next() -> None:
+    stream = filling_at(b"a", 4)
+    meta = Meta(b"b", 8, {b"a": 6})
+    assert not stream.fill(meta, 4, page(b"a", [5, 6])).complete
+    assert stream.read_from(meta) == 6
+    assert stream.fill(meta, 6, page(b"b", [7, 8])).complete
+
+
+def test_a_lost_tail_that_nobody_has_published_again_yet_is_no_hole() -> None:
+    stream = filling_at(b"a", 9)
+    assert fill(stream, Meta(b"a", 6), []) == Filled([], complete=True, hole=False)
+    assert stream.receive(message(b"b", 7, 17)) is Verdict.FETCH
+    assert stream.read_from(Meta(b"b", 7, {b"a": 6})) == 6
+
+
+@pytest.mark.parametrize("rest", [[7, 8], []], ids=["trimmed", "expired or removed"])
+def test_what_the_log_has_no_more_is_a_hole(rest: list[int]) -> None:
+    stream = filling_at(b"a", 4)
+    filled = fill(stream, Meta(b"a", 8), page(b"a", rest) if rest else [])
+    assert filled.hole
+    assert filled.complete
+    assert stream.is_live
+    assert stream.receive(message(b"a", 9, 19)) is Verdict.PUSH
+
+
+def test_a_log_trimmed_between_two_pages_is_a_hole() -> None:
+    stream = filling_at(b"a", 0)
+    assert not fill(stream, Meta(b"a", 9), page(b"a", [1, 2])).hole
+    assert fill(stream, Meta(b"a", 9), page(b"a", [6, 7, 8, 9])).hole
+
+
+def test_without_meta_the_stream_stays_where_it_is_and_takes_the_rebuilt_one_from_its_first() -> None:
+    stream = filling_at(b"a", 4)
+    assert fill(stream, Meta(), []) == Filled([], complete=True, hole=False)
+    assert stream.receive(message(b"b", 1, 14)) is Verdict.DROP
+    assert stream.receive(message(b"b", 2, 15)) is Verdict.PUSH
+
+
+# What is held has a bound and is given up when a read has overtaken it
+
+
+def test_more_than_can_be_held_leads_to_another_read() -> None:
+    stream = filling_at(b"a", 0)
+    top = MAX_HELD_MESSAGES + 3
+    for seq in range(1, top + 1):
+        assert stream.receive(message(b"a", seq, 10 + seq)) is Verdict.HOLD
+    filled = fill(stream, Meta(b"a", 1), page(b"a", [1]))
+    assert ids(filled.push) == [(b"a", seq) for seq in range(1, MAX_HELD_MESSAGES + 1)]
+    assert not filled.complete
+    assert not stream.is_live
+    filled = fill(stream, Meta(b"a", top), page(b"a", range(MAX_HELD_MESSAGES + 1, top + 1)))
+    assert ids(filled.push)[-1] == (b"a", top)
+    assert filled.complete
+
+
+def test_a_late_message_of_an_epoch_that_has_ended_costs_one_read_and_no_more() -> None:
+    stream = stream_at(b"a", 4)
+    stream.receive(message(b"a", 7, 17))  # published before the server lost its tail
+    meta = Meta(b"b", 5, {b"a": 4})
+    filled = stream.fill(meta, 4, page(b"b", [5]))
+    if not filled.complete:
+        filled = fill(stream, meta, [])
+    assert filled.complete
+    assert stream.is_live
+
+
+def test_late_messages_of_a_lost_epoch_do_not_keep_the_stream_from_becoming_live() -> None:
+    stream = filling_at(b"a", 4)
+    for seq in range(6, 100):
+        stream.receive(message(b"a", seq, 10 + seq))
+    meta = Meta(b"z", 1)
+    reads = 0
+    filled = fill(stream, meta, page(b"z", [1], first_offset=14))
+    while not filled.complete and reads < 5:
+        reads += 1
+        filled = fill(stream, meta, [])
+    assert stream.is_live
+    assert reads <= 1

@@ -6,7 +6,7 @@ python -m scripts.env_example --check    say whether it is fresh
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from shared.settings import Settings
 
 FILE = Path(__file__).resolve().parent.parent / ".env.example"
 MODULES = ("shared.settings", "relay.settings", "gateway.settings")
+_OWNERS = {"shared": "relay and gateway", "relay": "relay", "gateway": "gateway"}
 _HEAD = """\
-# Every setting with its default: in the environment, or in a file .env beside the process.
+# Every setting with its default. Set it in the environment, or in a file .env where the process starts.
 # Made by `make lock` from the settings classes; an empty value is the default.
 """
 
@@ -50,16 +51,16 @@ def render(classes: Iterable[type[Settings]]) -> str:
             seen.add(name)
             if not field.description:
                 raise ValueError(f"{settings.__module__}.{settings.__name__}.{name} has no description")
-            lines.append(f"# {' '.join(field.description.split())}\n{name.upper()}={_value(field)}\n")
+            lines.append(f"# {' '.join(field.description.split())}\n{name.upper()}={_value(field)}")
         if lines:
             title = " ".join((settings.__doc__ or settings.__name__).split("\n\n")[0].split())
-            parts.append("\n".join([f"# --- {settings.__module__.split('.')[0]}: {title}\n", *lines]))
+            parts.append("\n".join([f"# --- {_OWNERS[settings.__module__.split('.')[0]]}: {title}", *lines, ""]))
     return "\n".join(parts)
 
 
 def _value(field: FieldInfo) -> str:
-    default: Any = field.get_default(call_default_factory=True, validated_data={})
-    if default is None or default is PydanticUndefined:
+    default: Any = field.default
+    if default is None or default is PydanticUndefined or (isinstance(default, Mapping) and not default):
         return ""
     if isinstance(default, SecretStr):
         return default.get_secret_value()

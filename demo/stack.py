@@ -37,6 +37,8 @@ def add_relay(
         "REDPANDA_BROKERS": brokers,
         "REDIS_URL": redis,
         "REDPANDA_GROUP_ID": "notification-relay",
+        # The embedded broker answers a waiting fetch when its time is over, not when an event comes.
+        "REDPANDA_FETCH_WAIT_MS": "5",
         "RELAY_HTTP_HOST": _HOST,
         "RELAY_HTTP_PORT": str(port),
         **(env or {}),

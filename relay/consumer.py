@@ -218,6 +218,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=settings.redpanda_fetch_wait_ms,
             request_timeout_ms=timeout_ms,
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 5,

@@ -47,6 +47,9 @@ class KafkaSettings(Settings):
     redpanda_session_seconds: float = Field(
         10.0, ge=6, le=300, description="after how long without a sign of life another relay takes over"
     )
+    redpanda_fetch_wait_ms: int = Field(
+        500, ge=1, le=10_000, description="how long a broker holds a fetch while it has nothing; events end the wait"
+    )
     start_from: Literal["latest", "earliest"] = Field(
         "latest", description="where the very first start begins: latest (new events only) or earliest"
     )

@@ -60,14 +60,14 @@ class Stream:
     being filled they are held as well.
     """
 
-    __slots__ = ("_held", "_overflowed", "_watermark", "epoch", "seq")
+    __slots__ = ("_held", "_read_again", "_watermark", "epoch", "seq")
 
     def __init__(self) -> None:
         self.epoch = NO_EPOCH
         self.seq = 0
         self._watermark: dict[bytes, int] = {}
         self._held: list[Message] | None = []
-        self._overflowed = False
+        self._read_again = False
 
     @property
     def is_live(self) -> bool:
@@ -102,8 +102,10 @@ class Stream:
         return Verdict.FETCH
 
     def begin_fill(self) -> bool:
-        """Something may be missing (the subscription was lost). False if it is filling already."""
+        """Something may be missing (the subscription was lost). False if it is filling already; then
+        the log is read once more, since what is being read may be from before the loss."""
         if self._held is not None:
+            self._read_again = True
             return False
         self._held = []
         return True
@@ -147,13 +149,13 @@ class Stream:
         if len(self._held) < MAX_HELD_MESSAGES:
             self._held.append(message)
         else:
-            self._overflowed = True
+            self._read_again = True
 
     def _release(self) -> list[Message]:
         """Give what was held, as far as it goes on from here. What comes after a gap is let go: the
         next read, which is made after all of it was received, has it."""
         held, self._held = self._held or [], None
-        overflowed, self._overflowed = self._overflowed, False
+        read_again, self._read_again = self._read_again, False
         push: list[Message] = []
         for message in held:
             verdict = self.receive(message)
@@ -161,6 +163,6 @@ class Stream:
                 push.append(message)
             elif verdict is Verdict.FETCH:
                 break
-        if overflowed and self._held is None:
+        if read_again and self._held is None:
             self._held = []
         return push

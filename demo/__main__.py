@@ -73,12 +73,14 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
             _say_where(stack)
             started_at = time.monotonic()
             overwrites = sys.stdout.isatty() and not is_verbose
-            while not stop.is_set() and (seconds is None or time.monotonic() - started_at < seconds):
+            while seconds is None or time.monotonic() - started_at < seconds:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 1.0)
                 processes.check()
                 if following.done():
                     following.result()
+                if stop.is_set():
+                    break
                 oracle.look(time.time())
                 line = live_line(oracle.counts, oracle.recent(), await status.ask(), time.monotonic() - started_at)
                 print(f"\r\033[K{line}" if overwrites else line, end="" if overwrites else "\n", flush=True)

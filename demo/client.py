@@ -7,6 +7,7 @@ python -m demo.client --user user-123 --url wss://notifications.example.com --ra
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -26,6 +27,10 @@ _FINAL_CODES = range(4500, 5000)
 
 class Refused(Exception):
     """The gateway will not have us, and trying again would not change that."""
+
+
+class OutputClosed(Exception):
+    """Whoever read our output has left, as `head` does."""
 
 
 async def follow(url: str, user_id: str, show: Callable[[str], None]) -> None:
@@ -76,6 +81,14 @@ def readable(frame: str) -> str:
         return frame
 
 
+def _printed(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # not to be taken for the gateway's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit flushes once more
+        raise OutputClosed from None
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -92,8 +105,8 @@ def main() -> None:
     options = parser.parse_args()
     show: Callable[[str], str] = str if options.raw else readable
     try:
-        with suppress(KeyboardInterrupt, BrokenPipeError):
-            asyncio.run(follow(options.url.rstrip("/"), options.user, lambda frame: print(show(frame), flush=True)))
+        with suppress(KeyboardInterrupt, OutputClosed):
+            asyncio.run(follow(options.url.rstrip("/"), options.user, lambda frame: _printed(show(frame))))
     except Refused as error:
         sys.exit(f"refused: {error}")
 

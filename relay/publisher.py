@@ -188,10 +188,8 @@ class Publisher:
         buckets = self._keys.buckets
         layout = str(self._keys.user_buckets).encode()
         scripts = (self._publish_script, self._begin_script, self._start_script)
-        memory, _, found = await self._pipeline(
-            [("INFO", "memory"), ("SET", self._keys.layout, layout, "NX"), ("GET", self._keys.layout)]
-        )
-        _check_memory_policy(memory)
+        _check_memory_policy(*await self._pipeline([("INFO", "memory")]))
+        _, found = await self._pipeline([("SET", self._keys.layout, layout, "NX"), ("GET", self._keys.layout)])
         if found != layout:
             raise RelayStopped(
                 f"this Redis was laid out for REDIS_USER_BUCKETS={found.decode()}, not {layout.decode()}: "

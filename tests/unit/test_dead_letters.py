@@ -1,0 +1,112 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
+
+from relay.batch import DeadLetter
+from relay.dead_letters import DeadLetters, bare_headers, whole_headers
+from relay.decode import Reason
+from relay.routes import Partition
+from relay.settings import KafkaSettings
+from shared.errors import RelayStopped
+
+
+@dataclass(frozen=True)
+class R:
+    """A record."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = b"key"
+    timestamp: int = 1000
+    headers: tuple[tuple[str, bytes], ...] = (("trace", b"1"),)
+
+
+def letter(value: bytes = b"nope", *, offset: int = 7, headers: tuple[tuple[str, bytes], ...] = ()) -> DeadLetter:
+    return DeadLetter(Partition("risk-events", 2), R(offset, value, headers=headers), Reason.NOT_JSON)
+
+
+ORIGIN = [
+    ("dlq-topic", b"risk-events"),
+    ("dlq-partition", b"2"),
+    ("dlq-offset", b"7"),
+    ("dlq-timestamp", b"1000"),
+    ("dlq-reason", b"not_json"),
+]
+
+
+def test_a_letter_says_where_it_came_from_beside_its_own_headers() -> None:
+    assert whole_headers(letter(headers=(("trace", b"1"),))) == [("trace", b"1"), *ORIGIN]
+
+
+def test_a_letter_that_was_one_before_says_only_where_it_came_from_last() -> None:
+    assert whole_headers(letter(headers=(("dlq-topic", b"old"), ("a", b"")))) == [("a", b""), *ORIGIN]
+
+
+def test_a_bare_letter_says_how_large_its_value_was() -> None:
+    assert bare_headers(letter(headers=(("trace", b"1"),))) == [*ORIGIN, ("dlq-value-bytes", b"4")]
+
+
+@dataclass
+class Producer:
+    """Stands where aiokafka's producer does: fails as told, else keeps what it was given."""
+
+    failures: list[Exception] = field(default_factory=list)
+    largest: int = 1000
+    written: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = field(default_factory=list)
+
+    async def send_and_wait(self, topic: str, value: Any, key: Any, headers: Any) -> None:
+        assert topic == "notification-dead-letters"
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+        if len(value) > self.largest:
+            raise MessageSizeTooLargeError
+        self.written.append((key, value, headers))
+
+    async def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+async def producer() -> Producer:
+    return Producer()
+
+
+@pytest.fixture
+async def dead_letters(producer: Producer) -> AsyncIterator[DeadLetters]:
+    dead_letters = DeadLetters(KafkaSettings(), attempts=3)
+    dead_letters._producer = producer
+    yield dead_letters
+    await dead_letters.stop()
+
+
+async def test_a_letter_goes_with_key_value_and_headers(producer: Producer, dead_letters: DeadLetters) -> None:
+    await dead_letters.write([letter(b"\xff\x00")])
+    assert producer.written == [(b"key", b"\xff\x00", ORIGIN)]
+
+
+async def test_a_letter_too_large_for_the_topic_goes_as_headers_only(
+    producer: Producer, dead_letters: DeadLetters
+) -> None:
+    big = letter(b"x" * 1001)
+    await dead_letters.write([big, letter()])
+    assert sorted(producer.written, key=str) == sorted(
+        [(None, b"", bare_headers(big)), (b"key", b"nope", ORIGIN)], key=str
+    )
+
+
+async def test_only_letters_that_failed_are_tried_again(producer: Producer, dead_letters: DeadLetters) -> None:
+    producer.failures = [KafkaConnectionError("gone"), TimeoutError()]
+    await dead_letters.write([letter(b"a"), letter(b"b"), letter(b"c")])
+    assert sorted(value or b"" for _, value, _ in producer.written) == [b"a", b"b", b"c"]
+
+
+async def test_a_topic_that_cannot_be_written_stops_the_relay(producer: Producer, dead_letters: DeadLetters) -> None:
+    producer.failures = [KafkaConnectionError("gone")] * 3
+    with pytest.raises(RelayStopped, match=r"notification-dead-letters .* 3 attempts .*gone.* risk-events/2/7 "):
+        await dead_letters.write([letter()])
+    assert producer.written == []

@@ -1,0 +1,145 @@
+from collections.abc import Mapping
+
+import pytest
+
+from relay.positions import (
+    Commit,
+    Ends,
+    Known,
+    Start,
+    choose_start,
+    commit_metadata,
+    current_generation,
+    is_lost,
+    parse_commit,
+    parse_next_offsets,
+    rebuild_from_ms,
+)
+from relay.routes import Partition
+
+P = Partition("risk-events", 2)
+NAME = "risk-events/2"
+
+
+def known(
+    next_offsets: Mapping[str, Mapping[str, int]] | None = None,
+    *,
+    commit: Commit | None = None,
+    first_end: int | None = None,
+    rebuild: int | None = None,
+) -> Known:
+    return Known(Ends(100, 900), next_offsets or {"g": {}, "u0": {}}, commit, first_end, rebuild)
+
+
+def start_of(facts: Known) -> Start:
+    return choose_start(P, facts, "latest")
+
+
+def test_reading_starts_at_the_lowest_next_of_all_buckets() -> None:
+    assert start_of(known({"g": {NAME: 500}, "u0": {NAME: 480}})) == Start(480, 1, ())
+
+
+def test_next_wins_over_a_commit() -> None:
+    facts = known({"g": {NAME: 500}, "u0": {NAME: 500}}, commit=Commit(490, 1, 1000))
+    assert start_of(facts) == Start(500, 1, ())
+
+
+def test_other_partitions_say_nothing_of_this_one() -> None:
+    facts = known({"g": {"risk-events/1": 1, "alert-events/2": 2}, "u0": {}}, first_end=700)
+    assert start_of(facts) == Start(700, 1, ("g", "u0"))
+
+
+def test_the_very_first_start_begins_at_the_recorded_end() -> None:
+    assert start_of(known(first_end=700)) == Start(700, 1, ("g", "u0"))
+
+
+def test_the_very_first_start_begins_at_the_beginning_when_told_so() -> None:
+    assert choose_start(P, known(first_end=700), "earliest") == Start(100, 1, ("g", "u0"))
+
+
+def test_a_partition_that_appeared_later_is_read_from_its_beginning() -> None:
+    assert start_of(known(first_end=None)) == Start(100, 1, ("g", "u0"))
+
+
+def test_a_bucket_lost_whole_is_rebuilt_from_before_the_last_commit() -> None:
+    facts = known({"g": {NAME: 500}, "u0": {}}, commit=Commit(490, 1, 1000), first_end=0, rebuild=200)
+    assert start_of(facts) == Start(200, 1, ("u0",))
+
+
+def test_a_rebuild_never_begins_above_the_commit() -> None:
+    facts = known(commit=Commit(490, 1, 1000), rebuild=600)
+    assert start_of(facts).offset == 490
+
+
+def test_a_rebuild_without_an_offset_for_its_time_begins_at_the_beginning() -> None:
+    assert start_of(known(commit=Commit(490, 1, 1000), rebuild=None)).offset == 100
+
+
+def test_nothing_read_yet_means_nothing_to_rebuild() -> None:
+    assert start_of(known(commit=Commit(490, 1, None), first_end=700)) == Start(490, 1, ("g", "u0"))
+
+
+def test_a_lost_bucket_is_told_where_reading_really_begins() -> None:
+    facts = known({"g": {NAME: 150}, "u0": {}}, commit=Commit(490, 1, 1000), rebuild=200)
+    assert start_of(facts) == Start(150, 1, ("u0",))
+
+
+def test_what_the_topic_has_forgotten_is_passed_over() -> None:
+    assert start_of(known({"g": {NAME: 5}, "u0": {NAME: 9}})) == Start(100, 1, ())
+
+
+def test_standing_at_the_end_is_nothing_special() -> None:
+    assert start_of(known({"g": {NAME: 900}, "u0": {NAME: 900}})) == Start(900, 1, ())
+
+
+def test_a_position_past_the_end_begins_a_new_generation() -> None:
+    facts = known({"g": {NAME: 901}, "u0": {NAME: 905}}, commit=Commit(901, 1, 1000), first_end=800)
+    assert start_of(facts) == Start(100, 2, ("g", "u0"), is_anew=True)
+
+
+def test_a_generation_that_began_goes_on() -> None:
+    nexts = {"g": {NAME: 901, "risk-events~2/2": 120}, "u0": {NAME: 905, "risk-events~2/2": 110}}
+    assert start_of(known(nexts, commit=Commit(901, 1, 1000))) == Start(110, 2, ())
+
+
+def test_a_lost_bucket_of_a_later_generation_ignores_the_first_start() -> None:
+    nexts: dict[str, dict[str, int]] = {"g": {"risk-events~2/2": 500}, "u0": {}}
+    assert start_of(known(nexts, first_end=800)) == Start(100, 2, ("u0",))
+
+
+def test_the_generation_is_the_highest_anybody_knows() -> None:
+    assert current_generation(P, [], None) == 1
+    assert current_generation(P, [{}, {"risk-events~3/2": 1, "risk-events~9/1": 1}], Commit(0, 2, None)) == 3
+    assert current_generation(P, [{}], Commit(0, 2, None)) == 2
+
+
+def test_a_partition_is_lost_when_some_bucket_has_no_next_of_its_generation() -> None:
+    assert not is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, None)
+    assert is_lost(P, {"g": {NAME: 1}, "u0": {}}, None)
+    assert is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, Commit(0, 2, None))
+
+
+def test_next_offsets_are_read_from_life() -> None:
+    life = {b"epoch": b"abc", b"beat": b"7", b"n:risk-events/2": b"31", b"n:risk-events~2/2": b"4"}
+    assert parse_next_offsets(life) == {"risk-events/2": 31, "risk-events~2/2": 4}
+
+
+@pytest.mark.parametrize("commit", [Commit(7, 1, 1_700_000_000_000), Commit(7, 3, None), Commit(0, 1, -1)])
+def test_a_commit_survives_its_metadata(commit: Commit) -> None:
+    assert parse_commit(commit.offset, commit_metadata(commit.generation, commit.timestamp_ms)) == commit
+
+
+@pytest.mark.parametrize("metadata", ["", "x", "1:x", ":5", "a:b:c"])
+def test_a_commit_with_foreign_metadata_counts_without_a_record(metadata: str) -> None:
+    assert parse_commit(7, metadata) == Commit(7, 1, None)
+
+
+def test_minus_one_is_no_commit() -> None:
+    assert parse_commit(-1, "") is None
+
+
+def test_a_rebuild_reaches_back_from_the_last_record_read() -> None:
+    assert rebuild_from_ms(Commit(7, 1, 1_000_000), 300) == 700_000
+    assert rebuild_from_ms(Commit(7, 1, 1_000), 300) == 0
+    assert rebuild_from_ms(Commit(7, 1, None), 300) is None
+    assert rebuild_from_ms(None, 300) is None

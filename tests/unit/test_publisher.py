@@ -1,0 +1,254 @@
+"""The publisher against a real Valkey: what it does when Redis changes under it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import redis
+
+from demo.process import Process, Processes
+from demo.valkey import add_valkey, redis_url
+from relay.batch import Batch, make_batch
+from relay.decode import Decode
+from relay.positions import Start
+from relay.publisher import Publisher
+from relay.routes import Partition
+from relay.settings import HistorySettings
+from shared.errors import EpochChanged, RelayStopped
+from shared.keys import GLOBAL, Keys
+from shared.message import parse_message
+from shared.metrics import RelayMetrics
+from shared.settings import RedisSettings
+
+RISK = Partition("risk-events", 2)
+REGIME = Partition("regime-events", 0)
+BUCKETS = 3
+KEYS = Keys(user_buckets=BUCKETS)
+
+
+class R:
+    """A record."""
+
+    timestamp, key, headers = 1000, None, ()
+
+    def __init__(self, offset: int, value: bytes = b'{"user_id":"alice"}') -> None:
+        self.offset = offset
+        self.value = value
+
+
+def batch_of(publisher: Publisher, *offsets: int, partition: Partition = RISK) -> Batch:
+    return make_batch(
+        {partition: [R(offset) for offset in offsets]},
+        term=publisher.term,
+        generations={partition: 1},
+        decode=Decode(1000, {}),
+        keys=KEYS,
+    )
+
+
+class Server:
+    """A Valkey of this test's own, which can be stopped and started."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.redis: Any = redis.Redis(port=process.port)
+
+    def settings(self, **changes: Any) -> RedisSettings:
+        values = {"redis_url": redis_url(self.process), "redis_user_buckets": BUCKETS, "redis_timeout_seconds": 2}
+        return RedisSettings(**(values | changes))
+
+    def publisher(self, **changes: Any) -> Publisher:
+        return Publisher(self.settings(**changes), HistorySettings(), RelayMetrics())
+
+    def sources(self, user_id: str = "alice") -> list[str]:
+        stream = KEYS.user_stream(user_id)
+        return [parse_message(fields[b"m"]).id for _, fields in self.redis.xrange(KEYS.log(stream))]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Processes() as processes:
+        server = Server(await add_valkey(processes).start().wait_until_ready())
+        yield server
+        server.redis.close()
+
+
+@pytest.fixture
+async def publisher(server: Server) -> AsyncIterator[Publisher]:
+    publisher = server.publisher()
+    await publisher.enter()
+    yield publisher
+    publisher.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        await asyncio.sleep(0.01)
+
+
+async def test_entering_begins_an_epoch_in_every_bucket(server: Server, publisher: Publisher) -> None:
+    epochs = {bucket: server.redis.hget(KEYS.life(bucket), "epoch") for bucket in KEYS.buckets}
+    assert len(epochs) == 1 + BUCKETS
+    assert all(epoch.isalnum() and epoch == epoch.lower() for epoch in epochs.values())
+    assert (publisher.term, publisher.is_up) == (1, True)
+    assert server.redis.get(KEYS.layout) == b"3"
+
+
+async def test_another_relay_adopts_the_epochs(server: Server, publisher: Publisher) -> None:
+    before = {bucket: server.redis.hgetall(KEYS.life(bucket)) for bucket in KEYS.buckets}
+    other = server.publisher()
+    await other.enter()
+    assert {bucket: server.redis.hgetall(KEYS.life(bucket)) for bucket in KEYS.buckets} == before
+    assert await publisher.publish(batch_of(publisher, 1)) == [1]
+    assert await other.publish(batch_of(other, 1, 2)) == [1]
+    assert server.sources() == ["risk-events/2/1", "risk-events/2/2"]
+    other.close()
+
+
+async def test_a_batch_goes_to_all_its_buckets(server: Server, publisher: Publisher) -> None:
+    batch = make_batch(
+        {REGIME: [R(4)], RISK: [R(n, b'{"user_id":%d}' % n) for n in range(20)]},
+        term=publisher.term,
+        generations={REGIME: 1, RISK: 1},
+        decode=Decode(1000, {}),
+        keys=KEYS,
+    )
+    assert len(batch.buckets) == 1 + BUCKETS
+    assert await publisher.publish(batch) == [1, 20]
+    assert await publisher.publish(batch) == [0, 0]
+    assert server.redis.xlen(KEYS.log(GLOBAL)) == 1
+    for bucket in KEYS.buckets:
+        assert server.redis.hmget(KEYS.life(bucket), "n:regime-events/0", "n:risk-events/2") == [b"5", b"20"]
+
+
+async def test_a_beat_raises_next_in_buckets_that_no_batch_touched(server: Server, publisher: Publisher) -> None:
+    await publisher.publish(batch_of(publisher, 7))
+    await publisher.beat()
+    for bucket in KEYS.buckets:
+        assert server.redis.hmget(KEYS.life(bucket), "n:risk-events/2", "beat") == [b"8", b"1"]
+
+
+async def test_starts_are_stored_where_they_are_missing_only(server: Server, publisher: Publisher) -> None:
+    server.redis.hset(KEYS.life("u1"), "n:risk-events/2", 9)
+    await publisher.store_starts(publisher.term, {RISK: Start(5, 1, ("g", "u0", "u2"))})
+    term, lives = await publisher.read_lives()
+    assert term == publisher.term
+    assert lives == {bucket: {"risk-events/2": 9 if bucket == "u1" else 5} for bucket in KEYS.buckets}
+
+
+async def test_the_very_first_start_is_recorded_once(publisher: Publisher) -> None:
+    assert await publisher.record_first_start({RISK: 5, REGIME: 0}) == {RISK: 5, REGIME: 0}
+    assert await publisher.record_first_start({RISK: 8}) == {RISK: 5, REGIME: 0}
+
+
+async def test_forgotten_scripts_are_loaded_again(server: Server, publisher: Publisher) -> None:
+    server.redis.script_flush()
+    assert await publisher.publish(batch_of(publisher, 1)) == [1]
+    assert publisher.term == 1
+
+
+async def test_a_cut_link_is_made_again_and_the_batch_repeated(server: Server, publisher: Publisher) -> None:
+    await publisher.publish(batch_of(publisher, 1))
+    server.redis.client_kill_filter(_type="normal", skipme=True)
+    assert await publisher.publish(batch_of(publisher, 1, 2)) == [1]
+    assert publisher.term == 1
+    assert server.sources() == ["risk-events/2/1", "risk-events/2/2"]
+
+
+async def test_after_a_restart_what_was_read_before_is_refused(server: Server, publisher: Publisher) -> None:
+    await publisher.publish(batch_of(publisher, 1))
+    stale = batch_of(publisher, 2)
+    await server.process.restart()
+    with pytest.raises(EpochChanged):
+        await publisher.publish(stale)
+    assert publisher.term == 2
+    assert server.sources() == []
+    assert await publisher.publish(batch_of(publisher, 1, 2)) == [2]
+
+
+async def test_next_of_an_earlier_epoch_is_never_raised_in_a_later_one(server: Server, publisher: Publisher) -> None:
+    await publisher.publish(batch_of(publisher, 1))
+    await server.process.restart()
+    await publisher.beat()
+    _, lives = await publisher.read_lives()
+    assert lives == {bucket: {} for bucket in KEYS.buckets}
+
+
+@pytest.mark.parametrize("field", ["epoch", "run_id", "master_replid"])
+async def test_an_epoch_that_ended_unnoticed_is_noticed_by_the_script(
+    field: str, server: Server, publisher: Publisher
+) -> None:
+    server.redis.hset(KEYS.life("u1"), field, "other")
+    user = next(str(n) for n in range(99) if KEYS.user_stream(str(n)).bucket == "u1")
+    batch = make_batch(
+        {RISK: [R(1, b'{"user_id":"%s"}' % user.encode())]},
+        term=publisher.term,
+        generations={RISK: 1},
+        decode=Decode(1000, {}),
+        keys=KEYS,
+    )
+    with pytest.raises(EpochChanged):
+        await publisher.publish(batch)
+    assert server.sources(user) == []
+    batch.term = publisher.term
+    assert await publisher.publish(batch) == [1]
+
+
+async def test_starts_of_an_earlier_epoch_are_refused(server: Server, publisher: Publisher) -> None:
+    server.redis.hset(KEYS.life("u1"), "epoch", "other")
+    term = publisher.term
+    with pytest.raises(EpochChanged):
+        await publisher.store_starts(term, {RISK: Start(5, 1, KEYS.buckets)})
+
+
+async def test_without_redis_a_batch_waits_and_is_not_lost(server: Server, publisher: Publisher) -> None:
+    batch = batch_of(publisher, 1)
+    server.redis.config_set("maxmemory", "1")  # as it is when Redis is full
+    publishing = asyncio.create_task(publisher.publish(batch))
+    await until(lambda: not publisher.is_up)
+    assert not publishing.done()
+    server.redis.config_set("maxmemory", "0")
+    assert await publishing == [1]
+    assert publisher.is_up
+    assert server.sources() == ["risk-events/2/1"]
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(server: Server) -> None:
+    await server.process.kill()
+    publisher = server.publisher()
+    entering = asyncio.create_task(publisher.enter())
+    await asyncio.sleep(0)
+    assert not publisher.is_up
+    await server.process.start().wait_until_ready()
+    await entering
+    assert publisher.is_up
+    publisher.close()
+
+
+async def test_a_server_that_hangs_is_given_up_and_entered_again(server: Server) -> None:
+    publisher = server.publisher(redis_timeout_seconds=0.2)
+    await publisher.enter()
+    server.redis.execute_command("CLIENT", "PAUSE", 1000, "WRITE")
+    assert await publisher.publish(batch_of(publisher, 1)) in ([0], [1])
+    assert server.sources() == ["risk-events/2/1"]
+    publisher.close()
+
+
+async def test_another_number_of_buckets_stops_the_relay(server: Server, publisher: Publisher) -> None:
+    other = server.publisher(redis_user_buckets=2)
+    with pytest.raises(RelayStopped, match=r"REDIS_USER_BUCKETS=3, not 2"):
+        await other.enter()
+    other.close()
+
+
+async def test_a_memory_policy_that_evicts_stops_the_relay(server: Server) -> None:
+    server.redis.config_set("maxmemory-policy", "allkeys-lru")
+    publisher = server.publisher()
+    with contextlib.closing(publisher), pytest.raises(RelayStopped, match=r"allkeys-lru.* noeviction"):
+        await publisher.enter()
+    assert server.redis.dbsize() == 0

@@ -28,8 +28,10 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: CloseCode, reason: str | None = None) -> bytes:
-    """A close frame with the code's own reason, or another; cut to what a control frame holds."""
-    payload = code.to_bytes(2, "big") + (reason or code.reason).encode()[: _MAX_CONTROL_BYTES - 2]
+    """A close frame with the code's own reason, or another; cut to what a control frame holds,
+    between characters, since a reason is UTF-8 (RFC 6455 section 5.5.1)."""
+    text = (reason or code.reason).encode()[: _MAX_CONTROL_BYTES - 2].decode(errors="ignore")
+    payload = code.to_bytes(2, "big") + text.encode()
     return b"%c%c%s" % (_CLOSE, len(payload), payload)
 
 

@@ -78,10 +78,14 @@ class Inbound:
                     return
             elif event.opcode is Opcode.CLOSE:
                 received.closed = True
-        received.answer += b"".join(part for part in self._protocol.data_to_send() if part != SEND_EOF)
+        answer = b"".join(part for part in self._protocol.data_to_send() if part != SEND_EOF)
         if self._protocol.parser_exc is not None:
-            # The protocol's own answer is the close frame that says what was wrong.
-            received.closed = True
+            # The answer would be a close frame and no more reading. An offence gives the client the
+            # time to read why: closing a socket with unread data takes what was written from it.
+            sent = self._protocol.close_sent
+            received.offence = CloseCode(sent.code) if sent is not None else CloseCode.PROTOCOL_ERROR
+            return
+        received.answer += answer
 
     def _refill(self, second: int) -> None:
         passed = second - self._second

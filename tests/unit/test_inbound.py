@@ -1,0 +1,243 @@
+"""What comes in from a client: messages, answers, and the first offence."""
+
+import random
+import struct
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    client_close,
+    client_frame,
+    close_of,
+    server_frames,
+)
+
+from gateway.close_codes import CloseCode
+from gateway.inbound import MAX_FRAGMENTS, Inbound, Received
+
+MAX_MESSAGE_BYTES = 4_096
+
+
+def inbound(frames_per_second: int = 1_000) -> Inbound:
+    return Inbound(max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=frames_per_second)
+
+
+def receive(data: bytes) -> Received:
+    return inbound().receive(data, 0)
+
+
+def in_pieces(reader: Inbound, pieces: list[bytes]) -> Received:
+    """The sum of what came of pieces handed in one after the other, up to the first end."""
+    total = Received()
+    for piece in pieces:
+        received = reader.receive(piece, 0)
+        total.messages += received.messages
+        total.answer += received.answer
+        total.closed, total.offence = received.closed, received.offence
+        if received.closed or received.offence:
+            break
+    return total
+
+
+def test_nothing_comes_of_nothing() -> None:
+    assert receive(b"") == Received()
+
+
+@pytest.mark.parametrize("text", ["", "x", "naïve 😀", "x" * MAX_MESSAGE_BYTES])
+def test_a_text_message_is_read(text: str) -> None:
+    assert receive(client_frame(TEXT, text.encode())) == Received(messages=[text])
+
+
+def test_a_message_in_fragments_is_put_together_with_control_frames_between() -> None:
+    data = (
+        client_frame(TEXT, b"na\xc3", fin=False)
+        + client_frame(PING, b"p")
+        + client_frame(CONTINUATION, b"\xaf", fin=False)
+        + client_frame(CONTINUATION, b"ve")
+    )
+    received = receive(data)
+    assert received.messages == ["naïve"]
+    assert server_frames(received.answer) == [(PONG, b"p")]
+
+
+def test_a_ping_is_answered_with_its_payload_and_a_pong_with_nothing() -> None:
+    received = receive(client_frame(PING, b"x" * 125) + client_frame(PONG, b"late"))
+    assert server_frames(received.answer) == [(PONG, b"x" * 125)]
+    assert not received.closed
+
+
+@pytest.mark.parametrize("payload", [b"", struct.pack("!H", 1000), struct.pack("!H", 4999) + "bye é".encode()])
+def test_a_close_is_echoed(payload: bytes) -> None:
+    received = receive(client_frame(CLOSE, payload))
+    assert received.closed
+    assert server_frames(received.answer) == [(CLOSE, payload)]
+
+
+def test_what_follows_a_close_is_not_read() -> None:
+    received = receive(client_close() + client_frame(TEXT, b"late") + client_frame(PING))
+    assert received.messages == []
+    assert len(server_frames(received.answer)) == 1
+
+
+OFFENCES = {
+    "unmasked": (client_frame(TEXT, b"x", mask=None), 1002),
+    "first reserved bit": (client_frame(TEXT, b"x", reserved=4), 1002),
+    "second reserved bit": (client_frame(TEXT, b"x", reserved=2), 1002),
+    "third reserved bit": (client_frame(TEXT, b"x", reserved=1), 1002),
+    "unknown data opcode": (client_frame(0x3, b"x"), 1002),
+    "unknown control opcode": (client_frame(0xB, b"x"), 1002),
+    "fragmented ping": (client_frame(PING, b"x", fin=False), 1002),
+    "ping too large": (client_frame(PING, b"x" * 126), 1002),
+    "continuation of nothing": (client_frame(CONTINUATION, b"x"), 1002),
+    "text within a message": (client_frame(TEXT, b"x", fin=False) + client_frame(TEXT, b"y"), 1002),
+    "close with one byte": (client_frame(CLOSE, b"\x03"), 1002),
+    "close with a code that is never sent": (client_close(1005), 1002),
+    "close with a code out of range": (client_close(999), 1002),
+    "close within a message": (client_frame(TEXT, b"x", fin=False) + client_close(), 1002),
+    "close reason not UTF-8": (client_close(1000, b"\xff"), 1007),
+    "binary": (client_frame(BINARY, b"x"), 1003),
+    "not UTF-8": (client_frame(TEXT, b"\xff"), 1007),
+    "a lone surrogate": (client_frame(TEXT, b"\xed\xa0\x80"), 1007),
+    "overlong": (client_frame(TEXT, b"\xc0\xaf"), 1007),
+    "cut off": (client_frame(TEXT, b"\xe2\x82"), 1007),
+    "cut off in the last fragment": (
+        client_frame(TEXT, b"\xe2\x82", fin=False) + client_frame(CONTINUATION, b""),
+        1007,
+    ),
+    "one byte too large": (client_frame(TEXT, b"x" * (MAX_MESSAGE_BYTES + 1)), 1009),
+    "says it is huge": (client_frame(TEXT, b"", length=2**62), 1009),
+    "too large in fragments": (
+        client_frame(TEXT, b"x" * MAX_MESSAGE_BYTES, fin=False) + client_frame(CONTINUATION, b"x"),
+        1009,
+    ),
+    "endless fragments": (
+        client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, b"", fin=False) * MAX_FRAGMENTS,
+        1009,
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), OFFENCES.values(), ids=OFFENCES)
+@pytest.mark.parametrize("in_bytes", [False, True], ids=["at once", "byte by byte"])
+def test_an_offence_has_its_code(data: bytes, code: int, in_bytes: bool) -> None:
+    pieces = [data[at : at + 1] for at in range(len(data))] if in_bytes else [data]
+    received = in_pieces(inbound(), pieces)
+    assert received.offence == code
+    assert not received.closed
+
+
+@pytest.mark.parametrize(("data", "code"), OFFENCES.values(), ids=OFFENCES)
+def test_what_came_before_an_offence_is_read_and_what_follows_is_not(data: bytes, code: int) -> None:
+    before, after = client_frame(TEXT, b"before"), client_frame(TEXT, b"after")
+    received = receive(before + data + after)
+    assert received.offence == code
+    assert received.messages[:1] == ["before"]
+    assert "after" not in received.messages
+
+
+@pytest.mark.parametrize("fragments", [2, MAX_FRAGMENTS])
+def test_a_message_may_come_in_some_fragments(fragments: int) -> None:
+    data = client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, b"x", fin=False) * (fragments - 2)
+    assert receive(data + client_frame(CONTINUATION, b"x")).messages == ["x" * fragments]
+
+
+def test_fragments_are_counted_for_each_message() -> None:
+    one = client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, b"x", fin=False) * (MAX_FRAGMENTS - 2)
+    one += client_frame(CONTINUATION, b"x")
+    assert receive(one * 10).messages == ["x" * MAX_FRAGMENTS] * 10
+
+
+# The rate
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PING, PONG])
+def test_frames_of_every_kind_count_and_five_seconds_worth_may_come_at_once(opcode: int) -> None:
+    reader = inbound(frames_per_second=10)
+    assert reader.receive(client_frame(opcode) * 50, 0).offence is None
+    assert reader.receive(client_frame(opcode), 0).offence is CloseCode.TOO_MANY_MESSAGES
+
+
+def test_fragments_count_too() -> None:
+    data = client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, b"x", fin=False) * 9
+    assert inbound(frames_per_second=1).receive(data, 0).offence is CloseCode.TOO_MANY_MESSAGES
+
+
+def test_each_second_allows_some_more_but_never_more_than_five_seconds_worth() -> None:
+    reader = inbound(frames_per_second=10)
+    reader.receive(client_frame(PONG) * 50, 0)
+    assert reader.receive(client_frame(PONG) * 10, 1).offence is None
+    assert reader.receive(client_frame(PONG) * 20, 3).offence is None
+    assert reader.receive(client_frame(PONG) * 50, 1_000).offence is None
+    assert reader.receive(client_frame(PONG), 1_000).offence is CloseCode.TOO_MANY_MESSAGES
+
+
+def test_a_connection_that_is_old_when_it_first_speaks_has_no_more_than_the_burst() -> None:
+    reader = inbound(frames_per_second=10)
+    assert reader.receive(client_frame(PONG) * 51, 100_000).offence is CloseCode.TOO_MANY_MESSAGES
+
+
+def test_a_flood_in_one_read_is_not_answered_beyond_the_bound() -> None:
+    received = inbound(frames_per_second=10).receive(client_frame(PING) * 40_000, 0)
+    assert received.offence is CloseCode.TOO_MANY_MESSAGES
+    assert len(received.answer) <= 50 * 2
+
+
+# Split anywhere
+
+GOOD = (
+    client_frame(TEXT, "naïve 😀".encode())
+    + client_frame(PING, b"hello")
+    + client_frame(TEXT, b"\xf0\x9f", fin=False)
+    + client_frame(PONG)
+    + client_frame(CONTINUATION, b"\x98\x80", fin=False)
+    + client_frame(CONTINUATION, b"!" * 300)
+    + client_close(1000, b"bye")
+)
+
+
+@given(st.lists(st.integers(0, len(GOOD)), max_size=30))
+def test_bytes_split_anywhere_mean_the_same(cuts: list[int]) -> None:
+    whole = receive(GOOD)
+    assert whole.messages == ["naïve 😀", "😀" + "!" * 300]
+    assert whole.closed
+    bounds = [0, *sorted(cuts), len(GOOD)]
+    assert in_pieces(inbound(), [GOOD[start:end] for start, end in pairwise(bounds)]) == whole
+
+
+@given(st.binary(max_size=300), st.integers(0, 2**32))
+def test_garbage_never_raises(data: bytes, seed: int) -> None:
+    chance = random.Random(seed)
+    reader = inbound()
+    while data:
+        size = chance.randint(1, len(data))
+        reader.receive(data[:size], 0)
+        data = data[size:]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 15), st.binary(max_size=130), st.booleans(), st.integers(0, 7), st.booleans()),
+        max_size=12,
+    )
+)
+def test_any_frames_lead_to_messages_answers_or_one_of_our_codes(
+    frames: list[tuple[int, bytes, bool, int, bool]],
+) -> None:
+    data = b"".join(
+        client_frame(opcode, payload, fin=fin, reserved=reserved, mask=b"abcd" if masked else None)
+        for opcode, payload, fin, reserved, masked in frames
+    )
+    received = receive(data)
+    assert received.offence in (None, 1002, 1003, 1007, 1009)
+    assert not (received.closed and received.offence)
+    if received.closed:
+        assert close_of(received.answer) is not None or received.answer.endswith(b"\x88\x00")
+    server_frames(received.answer)

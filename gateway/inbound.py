@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Final
 
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SEND_EOF, Protocol, Side, State
 
@@ -18,6 +19,12 @@ MAX_FRAGMENTS: Final = 32
 """Frames that one message may come in."""
 
 _SLICE_BYTES: Final = 4_096
+
+_OFFENCES: Final = {
+    ProtocolError: CloseCode.PROTOCOL_ERROR,
+    UnicodeDecodeError: CloseCode.INVALID_DATA,  # in a close frame's reason
+    PayloadTooBig: CloseCode.MESSAGE_TOO_BIG,
+}
 
 _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 # What a client sends is never logged, at any level.
@@ -82,8 +89,7 @@ class Inbound:
         if self._protocol.parser_exc is not None:
             # The answer would be a close frame and no more reading. An offence gives the client the
             # time to read why: closing a socket with unread data takes what was written from it.
-            sent = self._protocol.close_sent
-            received.offence = CloseCode(sent.code) if sent is not None else CloseCode.PROTOCOL_ERROR
+            received.offence = _OFFENCES.get(type(self._protocol.parser_exc), CloseCode.PROTOCOL_ERROR)
             return
         received.answer += answer
 

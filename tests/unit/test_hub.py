@@ -1,0 +1,598 @@
+"""Who is connected, and what each is owed. Members are scripted; the loop is driven."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from scripted import ScriptedMember
+
+import gateway.hub
+from gateway.close_codes import CloseCode
+from gateway.hub import FAN_OUT_BYTES, LINGER_SECONDS, WRITES_A_TURN, Audience, Hub
+from gateway.stream import MAX_HELD_MESSAGES, Filled, Meta
+from shared.keys import GLOBAL, Keys
+from shared.message import Message, encode_body
+
+KEYS = Keys()
+
+
+class Replica:
+    """A hub whose requests are written down, and whose streams are subscribed when asked."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(KEYS)
+        self.wanted_times = 0
+        self.fetched: list[Audience] = []
+        self.floods: list[bool] = []
+        self.seqs: dict[str, int] = {}
+        self.hub.on_wanted = self._wanted
+        self.hub.on_fetch = self.fetched.append
+        self.hub.on_flood = self.floods.append
+
+    def _wanted(self) -> None:
+        self.wanted_times += 1
+
+    def subscribe(self) -> None:
+        """What is wanted is subscribed, and stands where it stands."""
+        for audience in self.hub.take_wanted(1_000):
+            seq = self.seqs.get(audience.channel, 0)
+            self.hub.joined(audience, Meta(b"a", seq) if seq else Meta(), {b"risk-events/0": seq + 1})
+
+    def join(self, user_id: str = "ann", types: frozenset[bytes] | None = None) -> ScriptedMember:
+        member = ScriptedMember(types, user_id)
+        member.on_close = lambda: self.hub.leave(member)
+        self.hub.join(member, user_id)
+        self.subscribe()
+        assert member.opened_times == 1
+        return member
+
+    def publish(self, data: bytes, user_id: str | None = None, type_: bytes = b"risk_alert") -> None:
+        """The next message of a user's stream or of everyone's comes in."""
+        name = GLOBAL if user_id is None else KEYS.user_stream(user_id)
+        channel = KEYS.live(name)
+        seq = self.seqs[channel] = self.seqs.get(channel, 0) + 1
+        self.receive(channel, seq, data, type_)
+
+    def receive(self, channel: str, seq: int, data: bytes, type_: bytes = b"risk_alert") -> None:
+        body = encode_body("risk-events/0", seq, 0, type_.decode(), data)
+        self.hub.receive(channel.encode(), b"a %d %s" % (seq, body))
+
+    def audience(self, user_id: str | None = None) -> Audience:
+        name = GLOBAL if user_id is None else KEYS.user_stream(user_id)
+        return next(audience for audience in self.hub.audiences if audience.name == name)
+
+
+def data_of(member: ScriptedMember) -> list[bytes]:
+    """The data of the frames that a member got."""
+    return [payload.partition(b'"data":')[2][:-1] for payload in member.payloads]
+
+
+async def turn() -> None:
+    """One turn of the loop: what was scheduled runs, what it schedules does not yet."""
+    await asyncio.sleep(0)
+
+
+async def idle(replica: Replica) -> None:
+    """Turns until nothing is due, with a bound."""
+    for _ in range(10_000):
+        if not replica.hub._turn_due:
+            return
+        await turn()
+    raise AssertionError("the fan-out never ends")
+
+
+# Fan-out
+
+
+async def test_what_comes_in_one_turn_goes_out_in_one_write_and_nothing_before() -> None:
+    replica = Replica()
+    members = [replica.join() for _ in range(3)]
+    for number in range(5):
+        replica.publish(b"%d" % number, "ann")
+    assert all(member.writes == [] for member in members)
+    await turn()
+    for member in members:
+        assert len(member.writes) == 1
+        assert data_of(member) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_the_same_bytes_go_to_every_socket() -> None:
+    replica = Replica()
+    members = [replica.join(user) for user in ("ann", "bob", "cat")]
+    replica.publish(b"1")
+    await turn()
+    assert len({id(member.writes[0]) for member in members}) == 1
+
+
+async def test_a_message_for_everyone_reaches_all_and_a_users_only_hers() -> None:
+    replica = Replica()
+    ann, phone, bob = replica.join("ann"), replica.join("ann"), replica.join("bob")
+    replica.publish(b"1")
+    replica.publish(b"2", "ann")
+    await turn()
+    assert sorted(data_of(ann)) == sorted(data_of(phone)) == [b"1", b"2"]
+    assert data_of(bob) == [b"1"]
+
+
+async def test_only_wanted_types_are_written() -> None:
+    replica = Replica()
+    wanted = frozenset((b"regime_change", b"market_alert"))
+    everything, some, none = replica.join(), replica.join(types=wanted), replica.join(types=frozenset((b"risk_alert",)))
+    for data, type_ in ((b"1", b"regime_change"), (b"2", b"order_executed"), (b"3", b"market_alert")):
+        replica.publish(data, type_=type_)
+    await idle(replica)
+    assert data_of(everything) == [b"1", b"2", b"3"]
+    assert data_of(some) == [b"1", b"3"]
+    assert none.writes == []
+    assert replica.hub.deliveries == {b"regime_change": 2, b"order_executed": 1, b"market_alert": 2}
+
+
+async def test_much_goes_out_in_several_writes_in_order() -> None:
+    replica = Replica()
+    member = replica.join()
+    for number in range(10):
+        replica.publish(b"%d" % number * 30_000, "ann")
+    await idle(replica)
+    assert [data[:1] for data in data_of(member)] == [b"%d" % number for number in range(10)]
+    assert len(member.writes) > 2
+    assert all(len(data) <= FAN_OUT_BYTES for data in member.writes)
+    assert replica.hub._due_bytes == 0
+
+
+async def test_one_message_larger_than_a_write_should_be_goes_out_alone() -> None:
+    replica = Replica()
+    member = replica.join()
+    for size in (10, FAN_OUT_BYTES + 10, 10):
+        replica.publish(b"x" * size, "ann")
+    await idle(replica)
+    assert [len(data) for data in data_of(member)] == [10, FAN_OUT_BYTES + 10, 10]
+    assert replica.hub._due_bytes == 0
+
+
+async def test_a_large_fan_out_lets_the_loop_do_other_things() -> None:
+    replica = Replica()
+    members = [replica.join(f"user-{number}") for number in range(2 * WRITES_A_TURN + 10)]
+    replica.publish(b"1")
+    done: list[int] = []
+    while sum(done) < len(members):
+        before = sum(len(member.writes) for member in members)
+        await turn()
+        done.append(sum(len(member.writes) for member in members) - before)
+        assert len(done) < 10
+    assert done == [WRITES_A_TURN, WRITES_A_TURN, 10]
+
+
+async def test_a_large_fan_out_does_not_make_small_ones_wait_for_its_end() -> None:
+    replica = Replica()
+    crowd = [replica.join(f"user-{number}") for number in range(4 * WRITES_A_TURN)]
+    ann = replica.join("ann")
+    replica.publish(b"1")
+    replica.publish(b"2", "ann")
+    await turn()
+    await turn()
+    assert b"2" in data_of(ann)
+    assert sum(len(member.writes) for member in crowd) < len(crowd)
+
+
+async def test_messages_that_come_during_a_fan_out_follow_it_in_order() -> None:
+    replica = Replica()
+    members = [replica.join(f"user-{number}") for number in range(WRITES_A_TURN + 10)]
+    replica.publish(b"1")
+    await turn()
+    replica.publish(b"2")
+    replica.publish(b"3")
+    await idle(replica)
+    assert all(data_of(member) == [b"1", b"2", b"3"] for member in members)
+
+
+# Joining
+
+
+async def test_who_joins_gets_what_comes_afterwards_and_not_what_is_still_due() -> None:
+    replica = Replica()
+    first = replica.join()
+    replica.publish(b"before")
+    replica.publish(b"before too", "ann")
+    second = replica.join()
+    replica.publish(b"after")
+    third = replica.join()
+    await idle(replica)
+    assert sorted(data_of(first)) == [b"after", b"before", b"before too"]
+    assert data_of(second) == [b"after"]
+    assert data_of(third) == []
+
+
+async def test_who_joins_during_a_fan_out_gets_the_next_one() -> None:
+    replica = Replica()
+    members = [replica.join(f"user-{number}") for number in range(WRITES_A_TURN + 10)]
+    replica.publish(b"1")
+    await turn()  # half of it
+    joiner = replica.join("late")
+    replica.publish(b"2")
+    second_joiner = replica.join("later")
+    replica.publish(b"3")
+    await idle(replica)
+    assert data_of(joiner) == [b"2", b"3"]
+    assert data_of(second_joiner) == [b"3"]
+    assert all(data_of(member) == [b"1", b"2", b"3"] for member in members)
+
+
+async def test_who_joins_gets_messages_in_order_when_much_is_due() -> None:
+    replica = Replica()
+    first = replica.join()
+    for number in range(10):
+        replica.publish(b"%d" % number * 30_000)
+    joiner = replica.join()
+    for number in range(10, 14):
+        replica.publish(b"%d" % number * 15_000)
+    await idle(replica)
+    assert len(data_of(first)) == 14
+    assert [data[:2] for data in data_of(joiner)] == [b"10", b"11", b"12", b"13"]
+
+
+async def test_what_joiners_get_is_counted() -> None:
+    replica = Replica()
+    replica.join()
+    replica.publish(b"1", type_=b"market_alert")
+    replica.join()
+    replica.publish(b"2", type_=b"regime_change")
+    await idle(replica)
+    assert replica.hub.deliveries == {b"market_alert": 1, b"regime_change": 2}
+
+
+async def test_handshakes_wait_for_both_streams() -> None:
+    replica = Replica()
+    member = ScriptedMember()
+    replica.hub.join(member, "ann")
+    everyone, ann = replica.hub.take_wanted(10)
+    assert everyone.name == GLOBAL
+    replica.hub.joined(ann, Meta(), {})
+    assert member.opened_times == 0
+    replica.hub.joined(everyone, Meta(), {})
+    assert member.opened_times == 1
+
+
+async def test_handshakes_of_a_stream_that_is_subscribed_are_answered_at_once() -> None:
+    replica = Replica()
+    replica.join("ann")
+    member = ScriptedMember()
+    replica.hub.join(member, "ann")
+    assert member.opened_times == 1
+
+
+async def test_one_who_leaves_while_waiting_is_not_answered() -> None:
+    replica = Replica()
+    stays, leaves = ScriptedMember(), ScriptedMember()
+    replica.hub.join(stays, "ann")
+    replica.hub.join(leaves, "ann")
+    replica.hub.leave(leaves)
+    replica.subscribe()
+    assert (stays.opened_times, leaves.opened_times) == (1, 0)
+
+
+# Leaving
+
+
+async def test_who_has_left_is_owed_nothing() -> None:
+    replica = Replica()
+    stays, leaves = replica.join(), replica.join()
+    replica.publish(b"1")
+    replica.hub.leave(leaves)
+    replica.hub.leave(leaves)
+    await idle(replica)
+    assert data_of(stays) == [b"1"]
+    assert leaves.writes == []
+    assert leaves.audience is None
+
+
+async def test_a_joiner_may_leave_before_its_first_message() -> None:
+    replica = Replica()
+    replica.join()
+    replica.publish(b"1")
+    joiner = replica.join()
+    replica.publish(b"2")
+    replica.hub.leave(joiner)
+    await idle(replica)
+    assert joiner.writes == []
+
+
+async def test_the_last_may_leave_with_messages_due() -> None:
+    replica = Replica()
+    member = replica.join()
+    replica.publish(b"1", "ann")
+    replica.hub.leave(member)
+    await idle(replica)
+    assert replica.hub._due_bytes == 0
+    again = replica.join()
+    replica.publish(b"2", "ann")
+    await idle(replica)
+    assert data_of(again) == [b"2"]
+
+
+async def test_members_that_leave_during_a_fan_out_do_not_disturb_it() -> None:
+    replica = Replica()
+    members = [replica.join(f"user-{number}") for number in range(50)]
+    for number, member in enumerate(members):
+        # Each write makes another one leave, as a slow client that is closed for all does.
+        other = members[(number * 7 + 3) % 50]
+        member.on_write = lambda other=other: replica.hub.leave(other)  # type: ignore[misc]
+    replica.publish(b"1")
+    replica.publish(b"2")
+    await idle(replica)
+    assert all(data_of(member) in ([], [b"1", b"2"]) for member in members)
+
+
+async def test_one_that_never_joined_may_leave() -> None:
+    Replica().hub.leave(ScriptedMember())
+
+
+# Streams come and go
+
+
+async def test_a_stream_is_wanted_once() -> None:
+    replica = Replica()
+    replica.hub.take_wanted(10)
+    for _ in range(3):
+        replica.hub.join(ScriptedMember(), "ann")
+    assert replica.wanted_times == 1
+    assert [audience.name.name for audience in replica.hub.take_wanted(10)] == ["ann"]
+    assert replica.hub.take_wanted(10) == []
+
+
+async def test_wanted_streams_are_given_a_batch_at_a_time_in_order() -> None:
+    hub = Hub(KEYS)
+    for number in range(5):
+        hub.join(ScriptedMember(), f"u{number}")
+    names = [[audience.name.name for audience in hub.take_wanted(2)] for _ in range(4)]
+    assert names == [["global", "u0"], ["u1", "u2"], ["u3", "u4"], []]
+
+
+async def test_a_stream_whose_last_client_has_left_lingers_and_is_dropped_then() -> None:
+    replica = Replica()
+    first, second = replica.join("ann"), replica.join("ann")
+    replica.hub.tick(100)
+    replica.hub.leave(first)
+    replica.hub.tick(200)
+    assert replica.hub.take_unwanted() == []
+    replica.hub.leave(second)
+    replica.wanted_times = 0
+    replica.hub.tick(200 + LINGER_SECONDS - 1)
+    assert replica.hub.take_unwanted() == []
+    assert replica.wanted_times == 0
+    replica.hub.tick(200 + LINGER_SECONDS)
+    assert replica.wanted_times == 1
+    assert [audience.name.name for audience in replica.hub.take_unwanted()] == ["ann"]
+    assert replica.hub.take_unwanted() == []
+    assert replica.hub.stream_count == 1
+    replica.publish(b"late", "ann")  # on its way when it was dropped
+
+
+async def test_a_client_that_comes_back_in_time_finds_its_stream() -> None:
+    replica = Replica()
+    replica.hub.leave(replica.join("ann"))
+    member = ScriptedMember()
+    replica.hub.join(member, "ann")
+    assert member.opened_times == 1
+    replica.hub.tick(10 * LINGER_SECONDS)
+    assert replica.hub.take_unwanted() == []
+
+
+async def test_a_stream_nobody_waited_for_is_dropped_too() -> None:
+    replica = Replica()
+    member = ScriptedMember()
+    replica.hub.join(member, "ann")
+    replica.hub.leave(member)
+    replica.hub.tick(LINGER_SECONDS)
+    assert [audience.name.name for audience in replica.hub.take_unwanted()] == ["ann"]
+
+
+async def test_the_stream_of_everyone_is_never_dropped() -> None:
+    replica = Replica()
+    replica.hub.leave(replica.join())
+    replica.hub.tick(1_000)
+    assert all(not audience.name.is_global for audience in replica.hub.take_unwanted())
+
+
+async def test_a_stream_that_was_dropped_is_subscribed_anew_and_stands_where_redis_says() -> None:
+    replica = Replica()
+    replica.hub.leave(replica.join("ann"))
+    replica.hub.tick(LINGER_SECONDS)
+    replica.hub.take_unwanted()
+    member = ScriptedMember()
+    replica.hub.join(member, "ann")
+    (audience,) = replica.hub.take_wanted(10)
+    replica.hub.joined(audience, Meta(b"a", 41), {b"risk-events/0": 42})
+    assert member.opened_times == 1
+    replica.receive(audience.channel, 42, b"1")
+    await idle(replica)
+    assert data_of(member) == [b"1"]
+
+
+# Gaps
+
+
+async def test_a_gap_has_the_log_read_once_and_what_was_missed_is_pushed_in_order() -> None:
+    replica = Replica()
+    member = replica.join()
+    channel = KEYS.live(KEYS.user_stream("ann"))
+    replica.receive(channel, 1, b"1")
+    replica.receive(channel, 3, b"3")
+    replica.receive(channel, 4, b"4")
+    ann = replica.audience("ann")
+    assert replica.fetched == [ann]
+    page = [Message(b"a", seq, b"risk-events/0", seq, 0, b"risk_alert", b"%d" % seq) for seq in (2, 3)]
+    replica.hub.filled(ann, ann.stream.fill(Meta(b"a", 3), ann.stream.read_from(Meta(b"a", 3)), page))
+    await idle(replica)
+    assert data_of(member) == [b"1", b"2", b"3", b"4"]
+
+
+async def test_a_message_that_comes_twice_is_written_once() -> None:
+    replica = Replica()
+    member = replica.join()
+    channel = KEYS.live(KEYS.user_stream("ann"))
+    for seq in (1, 2, 1, 2, 2, 3):
+        replica.receive(channel, seq, b"%d" % seq)
+    await idle(replica)
+    assert data_of(member) == [b"1", b"2", b"3"]
+
+
+async def test_a_hole_closes_those_who_cannot_be_told_and_nobody_else() -> None:
+    replica = Replica()
+    ann, types = replica.join("ann"), replica.join("ann", frozenset((b"risk_alert",)))
+    bob = replica.join("bob")
+    audience = replica.audience("ann")
+    message = Message(b"a", 9, b"risk-events/0", 9, 0, b"risk_alert", b"9")
+    replica.hub.filled(audience, Filled([message], complete=True, hole=True))
+    await idle(replica)
+    assert (ann.closed, types.closed, bob.closed) == (CloseCode.GAP, CloseCode.GAP, None)
+    assert ann.writes == types.writes == bob.writes == []
+
+
+async def test_a_hole_in_the_stream_of_everyone_closes_joiners_too() -> None:
+    replica = Replica()
+    first = replica.join("ann")
+    replica.publish(b"1")
+    joiner = replica.join("bob")
+    replica.hub.filled(replica.audience(), Filled([], complete=True, hole=True))
+    await idle(replica)
+    assert (first.closed, joiner.closed) == (CloseCode.GAP, CloseCode.GAP)
+
+
+@pytest.mark.parametrize(
+    ("meta", "fetched"),
+    [
+        (Meta(b"a", 2), False),
+        (Meta(b"a", 3), True),
+        (Meta(b"b", 2), True),
+        (Meta(b"a", 1), True),
+        (Meta(), False),
+    ],
+    ids=["where it stood", "messages were missed", "another epoch", "Redis lost some", "Redis lost all"],
+)
+async def test_subscribed_again_a_stream_is_compared_with_redis(meta: Meta, fetched: bool) -> None:
+    replica = Replica()
+    replica.join("ann")
+    replica.publish(b"1", "ann")
+    replica.publish(b"2", "ann")
+    ann = replica.audience("ann")
+    replica.hub.joined(ann, meta, {})
+    assert replica.fetched == ([ann] if fetched else [])
+    replica.hub.joined(ann, meta, {})
+    assert replica.fetched == ([ann] if fetched else [])
+
+
+async def test_more_messages_than_can_be_held_while_joining_have_the_log_read() -> None:
+    replica = Replica()
+    replica.hub.join(ScriptedMember(), "ann")
+    everyone, ann = replica.hub.take_wanted(10)
+    replica.hub.joined(everyone, Meta(), {})
+    for seq in range(1, MAX_HELD_MESSAGES + 2):
+        replica.receive(ann.channel, seq, b"x")
+    replica.hub.joined(ann, Meta(), {})
+    assert replica.fetched == [ann]
+    assert not ann.stream.is_live
+
+
+async def test_suspicion_before_joining_is_answered_by_joining() -> None:
+    replica = Replica()
+    replica.hub.join(ScriptedMember(), "ann")
+    replica.hub.suspect(replica.audience("ann"))
+    assert replica.fetched == []
+
+
+async def test_something_that_is_not_a_message_is_dropped_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    replica = Replica()
+    member = replica.join()
+    replica.publish(b"1", "ann")
+    for payload in (b"", b"hello", b"a 2\n{}", b"a x risk-events/0 2 0 risk_alert\n{}", b"\xff\xfe\n"):
+        replica.hub.receive(KEYS.live(KEYS.user_stream("ann")).encode(), payload)
+    replica.publish(b"2", "ann")
+    replica.hub.receive(b"notify:{u0}:live:nobody", b"whatever")
+    await idle(replica)
+    assert data_of(member) == [b"1", b"2"]
+
+
+# Floods
+
+
+async def test_the_link_is_read_no_further_while_too_much_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "DUE_BYTES_HIGH", 300_000)
+    monkeypatch.setattr(gateway.hub, "DUE_BYTES_LOW", 150_000)
+    replica = Replica()
+    member = replica.join()
+    for _ in range(5):
+        replica.publish(b"x" * 50_000)
+    assert replica.floods == []
+    for _ in range(5):
+        replica.publish(b"x" * 50_000)
+    assert replica.floods == [True]
+    await idle(replica)
+    assert replica.floods == [True, False]
+    assert len(data_of(member)) == 10
+    assert replica.hub._due_bytes == 0
+
+
+async def test_a_flood_for_nobody_is_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "DUE_BYTES_HIGH", 1_000)
+    replica = Replica()
+    replica.join(types=frozenset((b"risk_alert",)))
+    for _ in range(100):
+        replica.publish(b"x" * 1_000, type_=b"market_alert")
+    assert replica.floods == []
+    assert not replica.hub._turn_due
+
+
+# Everything together
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_everyone_gets_what_came_between_joining_and_leaving(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members come and go while fan-outs are cut in small pieces; a plain list is the oracle."""
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 3)
+    monkeypatch.setattr(gateway.hub, "FAN_OUT_BYTES", 120)
+    chance = random.Random(seed)
+    replica = Replica()
+    users, kinds = ("ann", "bob"), (None, frozenset((b"risk_alert",)), frozenset((b"market_alert", b"risk_alert")))
+    present: list[SimpleNamespace] = []
+    gone: list[SimpleNamespace] = []
+
+    def join() -> None:
+        member = replica.join(chance.choice(users), chance.choice(kinds))
+        present.append(SimpleNamespace(member=member, want=[]))
+
+    def leave() -> None:
+        if present:
+            leaver = present.pop(chance.randrange(len(present)))
+            replica.hub.leave(leaver.member)
+            gone.append(leaver)
+
+    def publish() -> None:
+        user, type_ = chance.choice((None, *users)), chance.choice((b"risk_alert", b"market_alert"))
+        data = b"%d" % sum(replica.seqs.values())
+        replica.publish(data, user, type_)
+        for one in present:
+            wants = one.member.types is None or type_ in one.member.types
+            if wants and user in (None, one.member.name):
+                one.want.append((user, data))
+
+    steps: tuple[Callable[[], None], ...] = (join, leave, publish, publish, publish)
+    for _ in range(150):
+        if chance.random() < 0.3:
+            await turn()
+        else:
+            chance.choice(steps)()
+    await idle(replica)
+    for one in present:
+        got = data_of(one.member)
+        for stream in (None, *users):
+            wanted = [data for user, data in one.want if user == stream]
+            assert [data for data in got if data in wanted] == wanted
+        assert len(got) == len(one.want)
+    for one in gone:
+        got = data_of(one.member)
+        assert set(got) <= {data for _, data in one.want}
+        assert len(set(got)) == len(got)
+    assert replica.hub._due_bytes == 0
+    assert sum(replica.hub.deliveries.values()) >= sum(len(one.want) for one in present)

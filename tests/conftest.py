@@ -29,7 +29,9 @@ def apache_kafka() -> Iterator[Process | None]:
         return
     processes = Processes()
     try:
-        yield asyncio.run(start_apache_kafka(processes))
+        kafka = asyncio.run(start_apache_kafka(processes))
+        yield kafka
+        asyncio.run(kafka.terminate())
     finally:
         processes.close()
 

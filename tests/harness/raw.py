@@ -53,6 +53,10 @@ class RawSocket:
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
         return cls(*await asyncio.open_connection(sock=raw, limit=1024))
 
+    @property
+    def is_closing(self) -> bool:
+        return self.writer.transport.is_closing()
+
     async def request(self, target: str, headers: dict[str, str], method: str = "GET") -> Answer:
         """Send a request's head and read the answer."""
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import aiohttp
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from demo.broker import add_broker, bootstrap
 from demo.process import Process, Processes
 from demo.stack import add_gateway, add_relay, http_url
 from demo.valkey import redis_url
 from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClient
-from harness.oracle import Oracle
+from harness.oracle import TYPE_OF_TOPIC, Oracle
 from harness.producer import EventProducer
 from harness.proxy import Proxy, kafka_proxy
 from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
@@ -66,8 +68,9 @@ class Load:
 class Stage:
     """Everything one test starts; `aclose` ends it. Made by the fixture `stage`.
 
-    The methods that start something wait until it is ready, unless they are named `add_`. Clients
-    made by `connect` and `crowd` are those that `exact` speaks about.
+    `users` are two user ids of its own. The methods that start something wait until it is ready,
+    unless they are named `add_`. Clients made by `connect` and `crowd` are those that `exact` speaks
+    about.
     """
 
     def __init__(self, processes: Processes, kind: Kind, kafka: Process) -> None:
@@ -83,8 +86,11 @@ class Stage:
         self.producer = EventProducer(self.bootstrap, self.oracle, PARTITIONS)
         self._proxies: list[Proxy] = []
         name = uuid.uuid4().hex[:8]
+        # Nobody else's: on a shared broker the events of earlier tests may be read again.
+        self.users = (f"ann-{name}", f"bob-{name}")
         self._env = {"REDIS_PREFIX": f"scenario-{name}", "LOG_LEVEL": "INFO", "LOG_FORMAT": "console"}
-        self._group = {"REDPANDA_GROUP_ID": f"scenario-{name}"}
+        # The shortest session that Kafka grants: so long a killed relay's partitions wait for another.
+        self._group = {"REDPANDA_GROUP_ID": f"scenario-{name}", "REDPANDA_SESSION_SECONDS": "6"}
 
     # servers and what stands before them
 
@@ -161,6 +167,20 @@ class Stage:
         gateways = [self.add_gateway(f"gateway-{number + 1}") for number in range(replicas)]
         await self.start(relay, *gateways)
         return relay, gateways
+
+    async def starts_are_committed(self) -> None:
+        """Wait until the relay has committed a position in every partition: from then on a Redis
+        that loses everything does not take with it where the very first start began."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        wanted = [TopicPartition(topic, number) for topic in TYPE_OF_TOPIC for number in range(PARTITIONS)]
+        request = ConsumerGroupTopicPartitions(self._group["REDPANDA_GROUP_ID"], wanted)
+
+        async def committed() -> bool:
+            (future,) = admin.list_consumer_group_offsets([request]).values()
+            found = await asyncio.to_thread(future.result, 10)
+            return all(partition.offset >= 0 for partition in found.topic_partitions)
+
+        await eventually(committed, "a commit in every partition")
 
     async def get(self, service: Process, path: str, port: str = "") -> tuple[int, Any]:
         """GET of a service: status and JSON (text when it is not JSON); (0, None) when nobody answers."""
@@ -250,21 +270,20 @@ class Stage:
     async def aclose(self) -> dict[str, str]:
         """End everything; gives the logs. A service that was left running must end with exit code 0."""
         codes: dict[str, int] = {}
+        services = {service.name for service in (*self.relays, *self.gateways) if service.is_running}
         try:
             for client in self.clients:
                 await client.close()
-            for service in (*self.relays, *self.gateways):
-                if service.is_running:
-                    codes[service.name] = await service.terminate()
+            for process in reversed(self.processes.all):  # services first, servers last
+                if process.is_running:
+                    codes[process.name] = await process.terminate()
             for proxy in self._proxies:
                 await proxy.aclose()
             self.producer.close()
-            if self.redis.is_running:
-                await self.redis.terminate()
         finally:
             logs = self.logs()
             self.processes.close()
-        bad = {name: code for name, code in codes.items() if code != 0}
+        bad = {name: code for name, code in codes.items() if name in services and code != 0}
         assert not bad, f"SIGTERM should end a service with exit code 0, got {bad}"
         return logs
 

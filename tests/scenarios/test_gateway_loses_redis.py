@@ -1,0 +1,53 @@
+"""A replica's link to Redis breaks in every way; its clients do not notice."""
+
+import pytest
+from harness.proxy import Proxy
+from harness.stage import Load, Stage
+from harness.waiting import eventually
+
+
+async def cut(stage: Stage, proxy: Proxy, load: Load) -> None:
+    assert proxy.cut() > 0
+
+
+async def killed(stage: Stage, proxy: Proxy, load: Load) -> None:
+    assert stage.redis_control.kill_clients() > 0
+
+
+async def refused_for_a_while(stage: Stage, proxy: Proxy, load: Load) -> None:
+    proxy.refuse()
+    await load.more(200)
+    proxy.heal()
+
+
+async def deaf_for_a_while(stage: Stage, proxy: Proxy, load: Load) -> None:
+    connections = proxy.open_connections
+    proxy.deaf()
+    before = proxy.accepted
+    # No reset tells the replica: it must find out by itself and come again.
+    await eventually(lambda: proxy.accepted >= before + connections, "a new link after a deaf one")
+    await load.more(50)
+    proxy.heal()
+
+
+async def slow_for_a_while(stage: Stage, proxy: Proxy, load: Load) -> None:
+    proxy.slow(50_000)
+    await load.more(200)
+    proxy.heal()
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"), [(cut, 5), (killed, 5), (refused_for_a_while, 2), (deaf_for_a_while, 1), (slow_for_a_while, 1)]
+)
+async def test_a_broken_link_disconnects_nobody_and_loses_and_doubles_nothing(stage, fault, times) -> None:  # type: ignore[no-untyped-def]
+    proxy = await stage.redis_proxy()
+    relay, gateway = stage.add_relay(), stage.add_gateway("gateway-1", redis=proxy)
+    untouched = stage.add_gateway("gateway-2")
+    await stage.start(relay, gateway, untouched)
+    await stage.crowd(stage.users, [gateway, untouched])
+    async with stage.load(stage.users) as load:
+        for _ in range(times):
+            await load.more(100)
+            await fault(stage, proxy, load)
+        await load.more(100)
+    await stage.exact()

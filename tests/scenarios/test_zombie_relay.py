@@ -1,0 +1,47 @@
+"""Two relays share a group; one freezes past its session, is given up, and thaws."""
+
+import re
+import signal
+
+from harness.oracle import TYPE_OF_TOPIC
+from harness.servers import PARTITIONS
+from harness.stage import Stage
+from harness.waiting import eventually
+
+from demo.process import Process
+
+ALL_PARTITIONS = len(TYPE_OF_TOPIC) * PARTITIONS
+
+
+async def assigned(stage: Stage, relay: Process) -> int:
+    """How many partitions a relay says it reads."""
+    _, text = await stage.get(relay, "/metrics")
+    match = re.search(r"^notify_relay_partitions_assigned (\S+)", text or "", re.MULTILINE)
+    return int(float(match[1])) if match else 0
+
+
+async def test_a_frozen_relay_that_thaws_doubles_and_reorders_nothing(stage: Stage) -> None:
+    first, second, gateway = stage.add_relay("relay-1"), stage.add_relay("relay-2"), stage.add_gateway()
+    await stage.start(first, gateway)
+    await stage.crowd(stage.users, [gateway])
+    async with stage.load(stage.users, per_second=150) as load:
+        await load.more(100)
+        await stage.start(second)
+
+        async def both_read() -> bool:
+            counts = (await assigned(stage, first), await assigned(stage, second))
+            return sum(counts) == ALL_PARTITIONS and all(counts)
+
+        await eventually(both_read, "both relays reading")
+        await load.more(100)
+        first.signal(signal.SIGSTOP)
+
+        async def second_reads_all() -> bool:
+            return await assigned(stage, second) == ALL_PARTITIONS
+
+        await eventually(second_reads_all, "the second relay reading all partitions", seconds=60)
+        await load.more(100)
+        first.signal(signal.SIGCONT)
+        await eventually(both_read, "both relays reading again", seconds=60)
+        await load.more(100)
+    await stage.exact()

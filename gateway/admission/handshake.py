@@ -40,8 +40,9 @@ def check_handshake(request: Request) -> Refusal | None:
     key = request.header(b"sec-websocket-key")
     if key is None or _KEY.fullmatch(key) is None:
         return _bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once.")
-    if request.header(b"host") is None:
-        return _bad_request("Host is missing.")
+    host = request.header(b"host")
+    if host is None or b"," in host:
+        return _bad_request("Host must be given, once.")
     if request.header(b"content-length") not in (None, b"0") or request.header(b"transfer-encoding") is not None:
         return _bad_request("A handshake has no body.")
     return None

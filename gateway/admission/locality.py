@@ -1,28 +1,35 @@
 """Without AUTH_MODE only what is truly local is let in (DESIGN section 7). Pure."""
 
+import re
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Final
-from urllib.parse import urlsplit
 
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
 from gateway.close_codes import CloseCode
 
-_FORWARDING: Final = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
+_FORWARDING: Final = frozenset(
+    (b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip")
+)
+_FORWARDING_FAMILY: Final = b"x-forwarded"
+
+# Nothing but a name or an address, and a port: no user info, path or white space to mislead a parser.
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z.-]+))(?::[0-9]*)?")
+_ORIGIN: Final = re.compile(r"[A-Za-z][0-9A-Za-z+.-]*://(.*)")
 
 
 def refuse_unless_local(request: Request, peer_host: str) -> Refusal | None:
     """None when peer, Host and Origin are all loopback and nothing was forwarded."""
     if not _is_loopback(peer_host):
         return _refusal("this client's address is not loopback")
-    if any(request.header(name) is not None for name in _FORWARDING):
+    if any(name in _FORWARDING or name.startswith(_FORWARDING_FAMILY) for name in request.headers):
         return _refusal("the request came through a proxy")
     host = request.header(b"host") or b""
-    if not _is_loopback_authority("//" + host.decode("latin-1")):
+    if not _is_loopback_authority(host.decode("latin-1")):
         return _refusal("the Host header is not loopback")
     origin = request.header(b"origin")
-    if origin is not None and not _is_loopback_authority(origin.decode("latin-1")):
+    if origin is not None and not _is_loopback_origin(origin.decode("latin-1")):
         return _refusal("the Origin header is not loopback")
     return None
 
@@ -38,12 +45,14 @@ def _refusal(why: str) -> Refusal:
     )
 
 
-def _is_loopback_authority(url: str) -> bool:
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        return False
-    return host is not None and _is_loopback(host)
+def _is_loopback_origin(origin: str) -> bool:
+    match = _ORIGIN.fullmatch(origin)
+    return match is not None and _is_loopback_authority(match[1])
+
+
+def _is_loopback_authority(authority: str) -> bool:
+    match = _AUTHORITY.fullmatch(authority)
+    return match is not None and _is_loopback((match[1] or match[2]).lower())
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 END_OF_HEAD: Final = b"\r\n\r\n"
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
-_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# One way to match only: white space around the value is in it and stripped afterwards. A pattern of
+# two parts that both take spaces would try them all, a second for a head full of them.
+_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
 class MalformedHead(Exception):
@@ -53,7 +55,7 @@ def parse_head(head: bytes) -> Request:
         if header is None:
             raise MalformedHead("a header line is malformed")
         name, value = header.groups()
-        name, value = name.lower(), value.rstrip(b" \t")
+        name, value = name.lower(), value.strip(b" \t")
         headers[name] = b"%s, %s" % (headers[name], value) if name in headers else value
     return Request(method, path, query, minor == b"1", headers)
 

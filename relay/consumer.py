@@ -7,6 +7,7 @@ assignment whose starts were set.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +36,9 @@ READ_SECONDS: Final = 0.2
 FETCH_BYTES: Final = 16 * 1024 * 1024
 """What one broker may send at once; as much is fetched ahead."""
 
+GIVE_UP_SECONDS: Final = 30.0
+"""For how long each read may fail before the relay leaves it to its supervisor."""
+
 METADATA_MS: Final = 30_000
 """How old the list of partitions may be: a new partition is read after so long, from its beginning."""
 
@@ -51,6 +55,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self.assigned: frozenset[Partition] | None = None
         self.is_moved = True
         self._settings = settings
+        self._failing_since: float | None = None
         self._log = get_logger(__name__)
         self._kafka: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
@@ -84,10 +89,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 self.is_moved = True
             return {}
         except KafkaError as error:
-            if error.retriable:
-                self._log.warning("redpanda_read_failed", error=repr(error))
-                return {}
-            raise RelayStopped(f"Redpanda cannot be read: {error!r}") from None
+            await self._failed_to_read(error)
+            return {}
+        except UnicodeDecodeError as error:  # the name of a record's header; aiokafka gets no further
+            raise RelayStopped(f"a record in {self._assigned_names} has a header without a name: {error}") from None
+        self._failing_since = None
+        if self._kafka._fetcher.error_future.done():  # aiokafka itself tells nobody
+            raise RelayStopped("aiokafka has stopped fetching")
         if self.is_moved:
             return {}
         return {Partition(*partition): rows for partition, rows in records.items()}
@@ -193,7 +201,21 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         self.assigned = frozenset(Partition(*partition) for partition in assigned)
         self.is_moved = True
-        self._log.info("partitions_assigned", partitions=sorted(map(partition_name, self.assigned)))
+        self._log.info("partitions_assigned", partitions=self._assigned_names)
+
+    @property
+    def _assigned_names(self) -> str:
+        return ", ".join(map(partition_name, sorted(self.assigned or ())))
+
+    async def _failed_to_read(self, error: KafkaError) -> None:
+        """Most of these mend, by joining again for example. Raises RelayStopped for one that does not."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            self._log.warning("redpanda_read_failed", error=repr(error))
+        elif now - self._failing_since > GIVE_UP_SECONDS:
+            raise RelayStopped(f"Redpanda cannot be read for {GIVE_UP_SECONDS:g} s: {error!r}") from None
+        await asyncio.sleep(READ_SECONDS)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[object]]) -> None:
         waiting = Waiting(self._log)

@@ -116,6 +116,7 @@ class Relay:
                     publishing = None
                 if batch is not None:
                     publishing = asyncio.create_task(self._publish(batch))
+                    await asyncio.sleep(0)  # let it reach Redis before the next batch is decoded
         finally:
             if publishing is not None:
                 await _ended(publishing, self._stop_seconds)

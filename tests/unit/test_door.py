@@ -1,0 +1,413 @@
+"""A new socket: its first request's head, and who gets the socket then."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from harness.waiting import eventually
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import PONG, ScriptedTransport, client_frame, close_of
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from gateway.connection import Connection, Connections
+from gateway.door import LINGER_SECONDS, SOCKETS_RESERVE, Door, Doorkeeper
+from gateway.hub import Hub
+from gateway.settings import AdmissionSettings, ConnectionSettings
+from gateway.stream import Meta
+from gateway.wheel import Wheel
+from shared.keys import Keys
+from shared.server import HttpServer, http_server
+
+HANDSHAKE = (
+    b"GET /ws?user_id=ann HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+OFFERING = HANDSHAKE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: notify.plain\r\n\r\n")
+
+
+class House:
+    """A replica's door, with its streams subscribed, and scripted sockets that come to it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.wheel = Wheel()
+        self.hub = Hub(Keys())
+        self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel)
+        self.why_closed: str | None = None
+        self.keeper = Doorkeeper(
+            AdmissionSettings(_env_file=None, **({"auth_mode": "none"} | settings)),
+            self.connections,
+            lambda: self.why_closed,
+        )
+        self.config = Config(SimpleNamespace(), http="httptools", ws="none", lifespan="off", log_config=None)
+        self.state = ServerState()
+
+    def subscribe(self) -> None:
+        for audience in self.hub.take_wanted(100):
+            self.hub.joined(audience, Meta(), {})
+
+    def come(self, data: bytes = b"", peer: tuple[str, int] | None = ("127.0.0.1", 50_000)) -> ScriptedTransport:
+        transport = ScriptedTransport(peer)
+        door = self.keeper.door(config=self.config, server_state=self.state, app_state={}, _loop=None)
+        transport.set_protocol(door)
+        door.connection_made(transport)
+        if data:
+            transport.receive(data)
+        return transport
+
+    def tick(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.wheel.tick()
+
+    @property
+    def sockets(self) -> int:
+        return len(self.keeper.doors) + self.connections.sockets
+
+
+def answer(transport: ScriptedTransport) -> tuple[int, dict[str, str], Any]:
+    """A refusal: status, headers, body."""
+    head, _, body = transport.take().partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers: dict[str, str] = {}
+    for name, value in (line.split(": ", 1) for line in lines):
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return int(first.split(" ")[1]), headers, json.loads(body)
+
+
+# To a connection
+
+
+def test_a_handshake_becomes_a_connection() -> None:
+    house = House()
+    transport = house.come(HANDSHAKE)
+    assert isinstance(transport.protocol, Connection)
+    assert not house.keeper.doors
+    assert house.connections.joining == 1
+    house.subscribe()
+    assert transport.take().startswith(b"HTTP/1.1 101 ")
+    transport.lose()
+    assert house.sockets == 0
+
+
+@given(st.lists(st.integers(0, len(OFFERING)), max_size=40))
+def test_a_head_split_anywhere_is_the_same_head(cuts: list[int]) -> None:
+    house = House()
+    transport = house.come()
+    for start, end in pairwise(sorted({0, *cuts, len(OFFERING)})):
+        assert isinstance(transport.protocol, Door)
+        transport.receive(OFFERING[start:end])
+    assert isinstance(transport.protocol, Connection)
+
+
+def test_types_in_the_query_are_the_connections_wishes() -> None:
+    house = House()
+    transport = house.come(HANDSHAKE.replace(b"user_id=ann", b"user_id=ann&types=risk_alert"))
+    assert transport.protocol.types == {b"risk_alert"}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET /ws HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        (HANDSHAKE.replace(b"?user_id=ann", b""), 400),
+        (HANDSHAKE.replace(b"user_id=ann", b"user_id=a%00"), 400),
+        (HANDSHAKE.replace(b"Host: localhost\r\n", b""), 400),
+        (HANDSHAKE + client_frame(PONG), 400),
+        (OFFERING.replace(b"notify.plain", b"other"), 400),
+        (HANDSHAKE.replace(b"GET", b"POST"), 405),
+        (b"GET /ws?user_id=ann HTTP/1.1\r\nHost: localhost\r\n\r\n", 426),
+        (HANDSHAKE.replace(b"Version: 13", b"Version: 12"), 426),
+        (HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"), 426),
+    ],
+)
+def test_a_refusal_is_a_status_with_a_json_body_and_the_end_of_our_side(data: bytes, status: int) -> None:
+    house = House()
+    transport = house.come(data)
+    got, headers, body = answer(transport)
+    assert got == status
+    assert headers["Connection"] == ("close, Upgrade" if status == 426 else "close")
+    assert headers["Content-Type"] == "application/json"
+    assert set(body) == {"error", "message"}
+    assert transport.wrote_eof
+    assert house.connections.handshakes == {status: 1}
+
+
+def test_a_refused_client_may_read_in_peace_and_is_cut_off_then() -> None:
+    house = House()
+    transport = house.come(HANDSHAKE.replace(b"?user_id=ann", b""))
+    transport.take()
+    transport.receive(b"more" * 10_000)
+    transport.receive(HANDSHAKE)
+    house.tick(LINGER_SECONDS)
+    assert not transport.is_closed
+    house.tick(1)
+    assert transport.is_aborted
+    assert transport.take() == b""
+    transport.lose()
+    assert house.sockets == 0
+
+
+def test_a_client_with_our_subprotocol_is_refused_by_a_close_code() -> None:
+    transport = House().come(OFFERING.replace(b"user_id=ann", b"user_id="))
+    head, _, frames = transport.take().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101 ")
+    code, reason = close_of(frames)
+    assert code == 4503
+    assert reason.startswith("bad_request: ")
+
+
+def test_without_auth_mode_only_this_machine_is_let_in() -> None:
+    house = House(auth_mode=None)
+    assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+    assert answer(house.come(HANDSHAKE, peer=("10.0.0.1", 1)))[0] == 401
+    assert answer(house.come(HANDSHAKE, peer=None))[0] == 401
+    assert answer(house.come(HANDSHAKE.replace(b"localhost", b"evil.com")))[0] == 401
+
+
+def test_a_head_may_be_so_large_and_no_larger() -> None:
+    house = House(max_head_bytes=1_024)
+    filler = b"X: " + b"x" * (1_024 - len(HANDSHAKE) - len(b"X: \r\n")) + b"\r\n"
+    largest = HANDSHAKE.replace(b"Host", filler + b"Host")
+    assert len(largest) == 1_024
+    assert isinstance(house.come(largest).protocol, Connection)
+    transport = house.come(largest[:-4])
+    transport.receive(largest[-4:])
+    assert isinstance(transport.protocol, Connection)
+    larger = largest.replace(b"X: ", b"X: x")
+    for cut in (0, 1, 512, 1_023, 1_024):
+        transport = house.come(larger[:cut])
+        transport.receive(larger[cut:])
+        assert answer(transport)[0] == 431
+
+
+def test_an_endless_head_is_refused_and_not_kept() -> None:
+    house = House()
+    transport = house.come(b"GET / HTTP/1.1\r\n")
+    for _ in range(100):
+        transport.receive(b"X: y\r\n" * 100)
+    assert answer(transport)[0] == 431
+    (door,) = house.keeper.doors
+    assert len(door._head) == 0
+
+
+def test_a_socket_that_says_nothing_or_says_it_too_slowly_is_cut_off() -> None:
+    house = House(head_seconds=5)
+    silent, slow = house.come(), house.come()
+    for byte in HANDSHAKE[:5]:
+        slow.receive(bytes([byte]))
+        house.tick(1)
+    assert not silent.is_closed
+    house.tick(1)
+    assert silent.is_aborted
+    assert slow.is_aborted
+    silent.lose()
+    slow.lose()
+    assert house.sockets == 0
+
+
+def test_a_socket_that_goes_before_its_head_was_read_is_forgotten() -> None:
+    house = House()
+    house.come(HANDSHAKE[:20]).lose()
+    assert house.sockets == 0
+    house.tick(100)
+
+
+def test_a_replica_that_goes_cuts_off_those_who_have_not_said_a_thing() -> None:
+    house = House()
+    transport = house.come()
+    for door in house.keeper.doors:
+        door.close()
+    assert transport.is_aborted
+
+
+# Full, or closed
+
+
+def test_a_replica_that_takes_no_clients_says_why_and_when_to_come_back() -> None:
+    house = House()
+    house.why_closed = "Redis is away"
+    status, headers, body = answer(house.come(HANDSHAKE))
+    assert status == 503
+    assert body == {"error": "unavailable", "message": "Redis is away; connect again."}
+    assert 0 < int(headers["Retry-After"]) <= 3
+    _, _, frames = house.come(OFFERING).take().partition(b"\r\n\r\n")
+    assert close_of(frames)[0] == 4004
+
+
+def test_a_bad_request_is_told_so_even_by_a_replica_that_is_closed() -> None:
+    house = House()
+    house.why_closed = "Redis is away"
+    assert answer(house.come(HANDSHAKE.replace(b"?user_id=ann", b"")))[0] == 400
+
+
+def test_a_full_replica_refuses_until_somebody_leaves() -> None:
+    house = House(max_connections=2)
+    first, _ = house.come(HANDSHAKE), house.come(HANDSHAKE)
+    house.subscribe()
+    status, _, body = answer(house.come(HANDSHAKE))
+    assert (status, body["message"]) == (503, "This replica is full; connect again.")
+    first.lose()
+    assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+
+
+def test_handshakes_in_progress_have_a_bound_of_their_own() -> None:
+    house = House(max_handshakes=2)
+    house.come(HANDSHAKE)
+    house.come(HANDSHAKE)
+    assert answer(house.come(HANDSHAKE))[0] == 503
+    house.subscribe()
+    assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+
+
+def test_sockets_that_have_said_nothing_count_too() -> None:
+    house = House(max_connections=1)
+    silent = [house.come() for _ in range(1 + SOCKETS_RESERVE)]
+    assert all(transport.take() == b"" for transport in silent)
+    assert answer(house.come())[0] == 503
+
+
+# To uvicorn, over real sockets
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[tuple[HttpServer, House]]:
+    """A FastAPI app behind the door, on a port of its own."""
+    app = FastAPI()
+
+    @app.get("/hello")
+    async def hello(name: str = "you") -> dict[str, str]:
+        return {"hello": name}
+
+    @app.post("/echo")
+    async def echo(request: Request) -> dict[str, Any]:
+        return {"bytes": len(await request.body()), "scheme": request.scope["type"]}
+
+    house = House()
+    served = http_server(app, "127.0.0.1", 0, protocol=house.keeper.door)
+    task = asyncio.create_task(served.run_until_cancelled())
+    await eventually(lambda: served.started, "the server to start")
+    yield served, house
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not house.keeper.doors
+    assert not served.server_state.connections
+
+
+def port_of(server: HttpServer) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+async def exchange(server: HttpServer, *parts: bytes) -> bytes:
+    """Everything that is answered to parts sent one after the other, up to the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+async def test_other_paths_are_served_by_fastapi_and_the_socket_closes(server: tuple[HttpServer, House]) -> None:
+    said = await exchange(server[0], b"GET /hello?name=ann HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close" in head.lower()
+    assert json.loads(body) == {"hello": "ann"}
+
+
+async def test_a_body_comes_through_in_pieces(server: tuple[HttpServer, House]) -> None:
+    body = b"x" * 300_000
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+    said = await exchange(server[0], head[:10], head[10:] + body[:5], body[5:150_000], body[150_000:])
+    assert said.endswith(b'{"bytes":300000,"scheme":"http"}')
+
+
+async def test_only_the_first_of_pipelined_requests_is_answered(server: tuple[HttpServer, House]) -> None:
+    one, two = (b"GET /hello?name=%s HTTP/1.1\r\nHost: a\r\n\r\n" % name for name in (b"one", b"two"))
+    said = await exchange(server[0], one + two + HANDSHAKE)
+    assert said.count(b"HTTP/1.1 ") == 1
+    assert said.endswith(b'{"hello":"one"}')
+
+
+async def test_an_upgrade_to_another_path_goes_nowhere(server: tuple[HttpServer, House]) -> None:
+    said = await exchange(server[0], HANDSHAKE.replace(b"/ws?user_id=ann", b"/hello"))
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    said = await exchange(server[0], HANDSHAKE.replace(b"/ws?user_id=ann", b"/ws/"))
+    assert said.startswith(b"HTTP/1.1 404 Not Found\r\n")
+
+
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"GET /nowhere HTTP/1.1", 404),
+        (b"GET /%77s HTTP/1.1", 404),
+        (b"GET //ws HTTP/1.1", 404),
+        (b"DELETE /hello HTTP/1.1", 405),
+        (b"HEAD /nowhere HTTP/1.1", 404),
+        (b"GET /hello HTTP/1.0", 200),
+        (b"GET http://other/hello HTTP/1.1", 200),
+        (b"NONSENSE /hello HTTP/1.1", 400),
+        (b"CONNECT other:443 HTTP/1.1", 400),
+        (b"OPTIONS * HTTP/1.1", 404),
+        (b"GET ? HTTP/1.1", 400),
+    ],
+)
+async def test_odd_requests_are_answered_and_forgotten(
+    server: tuple[HttpServer, House], start: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        said = await exchange(server[0], start + b"\r\nHost: a\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert not caplog.records
+    await eventually(lambda: not server[0].server_state.connections, "the socket to be forgotten")
+
+
+async def test_both_kinds_of_clients_come_to_one_port(server: tuple[HttpServer, House]) -> None:
+    served, house = server
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(served))
+    writer.write(HANDSHAKE)
+    await eventually(lambda: house.connections.joining == 1, "the handshake")
+    house.subscribe()
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert (await exchange(served, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")).endswith(b'{"hello":"you"}')
+    (connection,) = house.connections.open
+    connection.write(b"frame")
+    assert await asyncio.wait_for(reader.readexactly(5), 10) == b"frame"
+    writer.close()
+    await eventually(lambda: house.connections.sockets == 0, "the connection to be forgotten")
+
+
+async def test_a_refusal_reaches_a_client_that_is_still_sending(server: tuple[HttpServer, House]) -> None:
+    said = await exchange(server[0], HANDSHAKE.replace(b"?user_id=ann", b"") + b"x" * 200_000)
+    assert said.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_sockets_served_by_uvicorn_count(server: tuple[HttpServer, House]) -> None:
+    served, house = server
+    house.keeper._limit = 1 - SOCKETS_RESERVE
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(served))
+    writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    await eventually(lambda: len(served.server_state.connections) == 1, "uvicorn to have the socket")
+    assert (await exchange(served, b"")).startswith(b"HTTP/1.1 503 ")
+    writer.write(b"12345")
+    await eventually(lambda: not served.server_state.connections, "the socket to be forgotten")
+    writer.close()
+    assert (await exchange(served, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 200 ")

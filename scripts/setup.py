@@ -109,8 +109,10 @@ def _installer() -> list[str]:
     if _runs([str(PYTHON), "-m", "pip", "--version"]):
         return [str(PYTHON), "-m", "pip", "install"]
     base = getattr(sys, "_base_executable", sys.executable)
-    for pip in ([base, "-m", "pip"], ["python3", "-m", "pip"], ["pip3"], ["pip"]):
-        if _runs([*pip, "--python", str(PYTHON), "--version"]):  # pip 22.3 or newer
+    others = ["python3", *(f"python3.{minor}" for minor in (14, 13, 12, 11))]
+    for pip in ([base, "-m", "pip"], *([python, "-m", "pip"] for python in others), ["pip3"], ["pip"]):
+        # pip 22.3 or newer; `list`, since an old one may start under a newer Python and then fail.
+        if _runs([*pip, "--python", str(PYTHON), "list"]):
             return [*pip, "--python", str(PYTHON), "install"]
     if _runs(["uv", "--version"]):
         return ["uv", "pip", "install", "--python", str(PYTHON)]

@@ -8,6 +8,7 @@ read after a subscription was confirmed can be placed among its live messages.
 """
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError as RedisPyError
 
 from shared.errors import RedisRefused, RedisUnavailable, SettingsError
 
@@ -24,7 +26,8 @@ Command = tuple[bytes | str | int, ...]
 Reply = Any
 PushHandler = Callable[[Sequence[Any]], None]
 
-_CONFIRMATIONS: Final = frozenset((b"ssubscribe", b"sunsubscribe"))
+_NOT_IN_A_NAME: Final = re.compile(r"[^!-~]")
+"""What Redis refuses in the name of a connection: white space, and all that is not ASCII."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class RedisAddress:
             if options.pop("connection_class", None) is SSLConnection:
                 context_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
                 tls = SSLConnection(host="", **context_options).ssl_context.get()
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, RedisPyError) as error:
             raise SettingsError(f"REDIS_URL is not a Redis URL: {type(error).__name__}") from None
         return cls(
             host=options.get("host") or "localhost",
@@ -68,13 +71,18 @@ class RedisAddress:
 
 
 class _Expected:
-    """What the next replies belong to: one command's reply, or a subscription's confirmations."""
+    """What the next replies belong to: one command's reply, or a subscription's confirmations.
 
-    __slots__ = ("confirmations", "future")
+    `channels` are those still to be confirmed by a push of `kind`. One of another kind or channel
+    is no confirmation: a slot may move away while others are being subscribed.
+    """
 
-    def __init__(self, future: asyncio.Future[Reply], confirmations: int = 0) -> None:
+    __slots__ = ("channels", "future", "kind")
+
+    def __init__(self, future: asyncio.Future[Reply], kind: bytes = b"", channels: Iterable[str] = ()) -> None:
         self.future = future
-        self.confirmations = confirmations
+        self.kind = kind
+        self.channels = {channel.encode() for channel in channels}
 
 
 class Link(asyncio.Protocol):
@@ -105,7 +113,8 @@ class Link(asyncio.Protocol):
         on_push: PushHandler | None = None,
         on_lost: Callable[[str], None] | None = None,
     ) -> "Link":
-        """Connect, enter (HELLO 3 with AUTH, SELECT) and call the connection `name`.
+        """Connect, enter (HELLO 3 with AUTH, SELECT) and call the connection `name`, with `-` for
+        the characters that Redis does not take in one.
 
         Raises RedisUnavailable or RedisRefused; `on_lost` is not called for a link never made.
         """
@@ -126,7 +135,8 @@ class Link(asyncio.Protocol):
                 hello: Command = ("HELLO", 3)
                 if address.password is not None:
                     hello += ("AUTH", address.username or "default", address.password)
-                await link.call(*hello, "SETNAME", name, timeout_seconds=timeout_seconds)
+                hello += ("SETNAME", _NOT_IN_A_NAME.sub("-", name))
+                await link.call(*hello, timeout_seconds=timeout_seconds)
                 if address.database:
                     await link.call("SELECT", address.database, timeout_seconds=timeout_seconds)
         except (OSError, TimeoutError) as error:
@@ -199,8 +209,9 @@ class Link(asyncio.Protocol):
         if not channels:
             return
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._write(_packed((verb, *channels)))
-        self._expected.append(_Expected(future, confirmations=len(channels)))
+        expected = _Expected(future, verb.lower().encode(), channels)
+        self._write(_packed((verb, *expected.channels)))
+        self._expected.append(expected)
         for reply in await self._gather([future], timeout_seconds):
             _checked(reply)
 
@@ -253,10 +264,10 @@ class Link(asyncio.Protocol):
         self._lose(str(exc) if exc else "closed by Redis")
 
     def _pushed(self, push: Sequence[Any]) -> None:
-        if push[0] in _CONFIRMATIONS and self._expected and self._expected[0].confirmations:
-            expected = self._expected[0]
-            expected.confirmations -= 1
-            if not expected.confirmations:
+        expected = self._expected[0] if self._expected else None
+        if expected is not None and push[0] == expected.kind and push[1] in expected.channels:
+            expected.channels.discard(push[1])
+            if not expected.channels:
                 self._expected.popleft()
                 _settle(expected.future, None)
         elif self._on_push is not None:
@@ -266,7 +277,10 @@ class Link(asyncio.Protocol):
         if not self._expected:
             self._lose("a reply that nothing asked for")
             return
-        # A reply where confirmations are due is the refusal of that subscription.
+        if self._expected[0].channels and not isinstance(reply, hiredis.ReplyError):
+            self._lose("a reply where a subscription was to be confirmed")
+            return
+        # An error where confirmations are due is the refusal of that subscription.
         _settle(self._expected.popleft().future, reply)
 
     def _lose(self, reason: str) -> None:

@@ -33,11 +33,14 @@ class Ends:
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where reading of a partition starts. `lost` are the buckets whose `next` must say so first;
-    `is_anew` when the topic looks deleted and made again, so that `generation` is a new one."""
+    `commit` is to be committed at once, so that where this partition's events begin for us outlives
+    a Redis that loses everything; `is_anew` when the topic looks deleted and made again, so that
+    `generation` is a new one."""
 
     offset: int
     generation: int
     lost: tuple[str, ...]
+    commit: int | None = None
     is_anew: bool = False
 
 
@@ -72,9 +75,13 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
         candidates.append(_without_next(known, generation, start_from))
     offset = min(candidates)
     if offset > known.ends.end:
-        return Start(known.ends.beginning, generation + 1, tuple(known.next_offsets), is_anew=True)
+        beginning = known.ends.beginning
+        return Start(beginning, generation + 1, tuple(known.next_offsets), commit=beginning, is_anew=True)
+    commit = None
+    if known.commit is None or known.commit.generation != generation:
+        commit = _without_next(known, generation, start_from)
     # Below the beginning the topic has forgotten what was to be read; nothing can bring it back.
-    return Start(max(offset, known.ends.beginning), generation, lost)
+    return Start(max(offset, known.ends.beginning), generation, lost, commit)
 
 
 def is_lost(partition: Partition, next_offsets: Mapping[str, Mapping[str, int]], commit: Commit | None) -> bool:

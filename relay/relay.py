@@ -230,11 +230,8 @@ class Relay:
         self._committed = {
             partition: (commit.generation, commit.offset) for partition, commit in commits.items() if commit is not None
         }
-        # A start is committed where nothing is, so that it outlives a Redis that loses everything.
         self._progress = {
-            partition: Progress(start.offset, None)
-            for partition, start in starts.items()
-            if self._committed.get(partition, (0, 0))[0] < start.generation
+            partition: Progress(start.commit, None) for partition, start in starts.items() if start.commit is not None
         }
         self._consumer.seek(self._positions)
         self._metrics.partitions_assigned.set(len(starts))

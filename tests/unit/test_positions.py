@@ -36,7 +36,13 @@ def start_of(facts: Known) -> Start:
 
 
 def test_reading_starts_at_the_lowest_next_of_all_buckets() -> None:
-    assert start_of(known({"g": {NAME: 500}, "u0": {NAME: 480}})) == Start(480, 1, ())
+    facts = known({"g": {NAME: 500}, "u0": {NAME: 480}}, commit=Commit(470, 1, 1000))
+    assert start_of(facts) == Start(480, 1, ())
+
+
+def test_what_is_committed_where_nothing_was_is_the_first_start_and_not_what_redis_has() -> None:
+    # A relay may have died before its first commit. Redis may lose all that it published.
+    assert start_of(known({"g": {NAME: 750}, "u0": {NAME: 740}}, first_end=700)) == Start(740, 1, (), commit=700)
 
 
 def test_next_wins_over_a_commit() -> None:
@@ -46,19 +52,19 @@ def test_next_wins_over_a_commit() -> None:
 
 def test_other_partitions_say_nothing_of_this_one() -> None:
     facts = known({"g": {"risk-events/1": 1, "alert-events/2": 2}, "u0": {}}, first_end=700)
-    assert start_of(facts) == Start(700, 1, ("g", "u0"))
+    assert start_of(facts) == Start(700, 1, ("g", "u0"), commit=700)
 
 
 def test_the_very_first_start_begins_at_the_recorded_end() -> None:
-    assert start_of(known(first_end=700)) == Start(700, 1, ("g", "u0"))
+    assert start_of(known(first_end=700)) == Start(700, 1, ("g", "u0"), commit=700)
 
 
 def test_the_very_first_start_begins_at_the_beginning_when_told_so() -> None:
-    assert choose_start(P, known(first_end=700), "earliest") == Start(100, 1, ("g", "u0"))
+    assert choose_start(P, known(first_end=700), "earliest") == Start(100, 1, ("g", "u0"), commit=100)
 
 
 def test_a_partition_that_appeared_later_is_read_from_its_beginning() -> None:
-    assert start_of(known(first_end=None)) == Start(100, 1, ("g", "u0"))
+    assert start_of(known(first_end=None)) == Start(100, 1, ("g", "u0"), commit=100)
 
 
 def test_a_bucket_lost_whole_is_rebuilt_from_before_the_last_commit() -> None:
@@ -85,26 +91,28 @@ def test_a_lost_bucket_is_told_where_reading_really_begins() -> None:
 
 
 def test_what_the_topic_has_forgotten_is_passed_over() -> None:
-    assert start_of(known({"g": {NAME: 5}, "u0": {NAME: 9}})) == Start(100, 1, ())
+    assert start_of(known({"g": {NAME: 5}, "u0": {NAME: 9}}, commit=Commit(5, 1, 1000))) == Start(100, 1, ())
 
 
 def test_standing_at_the_end_is_nothing_special() -> None:
-    assert start_of(known({"g": {NAME: 900}, "u0": {NAME: 900}})) == Start(900, 1, ())
+    facts = known({"g": {NAME: 900}, "u0": {NAME: 900}}, commit=Commit(900, 1, 1000))
+    assert start_of(facts) == Start(900, 1, ())
 
 
 def test_a_position_past_the_end_begins_a_new_generation() -> None:
     facts = known({"g": {NAME: 901}, "u0": {NAME: 905}}, commit=Commit(901, 1, 1000), first_end=800)
-    assert start_of(facts) == Start(100, 2, ("g", "u0"), is_anew=True)
+    assert start_of(facts) == Start(100, 2, ("g", "u0"), commit=100, is_anew=True)
 
 
 def test_a_generation_that_began_goes_on() -> None:
     nexts = {"g": {NAME: 901, "risk-events~2/2": 120}, "u0": {NAME: 905, "risk-events~2/2": 110}}
-    assert start_of(known(nexts, commit=Commit(901, 1, 1000))) == Start(110, 2, ())
+    assert start_of(known(nexts, commit=Commit(901, 1, 1000))) == Start(110, 2, (), commit=100)
+    assert start_of(known(nexts, commit=Commit(105, 2, 1000))) == Start(110, 2, ())
 
 
 def test_a_lost_bucket_of_a_later_generation_ignores_the_first_start() -> None:
     nexts: dict[str, dict[str, int]] = {"g": {"risk-events~2/2": 500}, "u0": {}}
-    assert start_of(known(nexts, first_end=800)) == Start(100, 2, ("u0",))
+    assert start_of(known(nexts, first_end=800)) == Start(100, 2, ("u0",), commit=100)
 
 
 def test_the_generation_is_the_highest_anybody_knows() -> None:

@@ -1,0 +1,485 @@
+"""The relay's own decisions, with the real publisher and scripts on a real Valkey; Kafka is scripted.
+
+The last test lets relays die, be zombies and lose partitions, and buckets lose their tail or all,
+at random: in the end every stream must have each of its events once, in the order of its partition.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+
+from demo.process import Process, Processes
+from demo.valkey import add_valkey, redis_url
+from relay.batch import DeadLetter
+from relay.positions import Commit, Ends, parse_commit
+from relay.publisher import Publisher
+from relay.relay import Relay
+from relay.routes import Partition
+from relay.settings import EventSettings, HistorySettings, KafkaSettings
+from shared.errors import BrokerUnavailable, RelayStopped
+from shared.keys import GLOBAL, Keys, StreamName
+from shared.message import Message, parse_message
+from shared.metrics import RelayMetrics
+from shared.settings import RedisSettings
+
+RISK = Partition("risk-events", 0)
+REGIME = Partition("regime-events", 1)
+
+
+@dataclass(frozen=True)
+class R:
+    """A record."""
+
+    offset: int
+    value: bytes
+    timestamp: int = 1000
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass
+class Kafka:
+    """Partitions, and what the group committed."""
+
+    logs: dict[Partition, list[bytes]] = field(default_factory=lambda: {RISK: [], REGIME: []})
+    commits: dict[Partition, tuple[int, str]] = field(default_factory=dict)
+
+    def send(self, partition: Partition, value: bytes) -> None:
+        self.logs[partition].append(value)
+
+
+class ScriptedConsumer:
+    """Stands where the consumer does; the test says what is assigned."""
+
+    def __init__(self, kafka: Kafka, *partitions: Partition) -> None:
+        self.kafka = kafka
+        self.assigned: frozenset[Partition] | None = frozenset(partitions)
+        self.is_moved = True
+        self.is_dead = False
+        self.failures: list[Exception] = []
+        self.seeks: list[dict[Partition, int]] = []
+        self.batch_events = 50
+        self._positions: dict[Partition, int] = {}
+
+    def move(self, *partitions: Partition) -> None:
+        self.assigned, self.is_moved = frozenset(partitions), True
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+    async def read(self) -> Mapping[Partition, list[R]]:
+        await asyncio.sleep(0.002)
+        found: dict[Partition, list[R]] = {}
+        if not self.is_moved:
+            for partition, position in self._positions.items():
+                values = self.kafka.logs[partition][position : position + self.batch_events]
+                if values:
+                    found[partition] = [R(position + n, value) for n, value in enumerate(values)]
+                    self._positions[partition] += len(values)
+        return found
+
+    async def ends_of_all(self) -> dict[Partition, int]:
+        if self.failures:
+            raise self.failures.pop(0)
+        return {partition: len(log) for partition, log in self.kafka.logs.items()}
+
+    async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, Ends]:
+        return {partition: Ends(0, len(self.kafka.logs[partition])) for partition in partitions}
+
+    async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
+        return {partition: parse_commit(*self.kafka.commits.get(partition, (-1, ""))) for partition in partitions}
+
+    async def offsets_at(self, times_ms: Mapping[Partition, int]) -> dict[Partition, int | None]:
+        return dict.fromkeys(times_ms, 0)
+
+    def seek(self, offsets: Mapping[Partition, int]) -> None:
+        if offsets.keys() == self.assigned:
+            self.seeks.append(dict(offsets))
+            self._positions, self.is_moved = dict(offsets), False
+
+    async def commit(self, offsets: Mapping[Partition, tuple[int, str]]) -> bool:
+        ours = {partition: commit for partition, commit in offsets.items() if partition in (self.assigned or ())}
+        if not self.is_dead:
+            self.kafka.commits.update(ours)
+        return not self.is_dead
+
+    def highwater(self, partition: Partition) -> int | None:
+        return len(self.kafka.logs[partition])
+
+
+class ScriptedDeadLetters:
+    """Stands where the dead letters are written."""
+
+    def __init__(self) -> None:
+        self.written: list[DeadLetter] = []
+        self.failure: Exception | None = None
+
+    async def write(self, letters: list[DeadLetter]) -> None:
+        await asyncio.sleep(0)
+        if self.failure is not None:
+            raise self.failure
+        self.written += letters
+
+    async def stop(self) -> None: ...
+
+
+class Running:
+    """One relay at work."""
+
+    def __init__(self, world: "World", *partitions: Partition) -> None:
+        self.consumer = ScriptedConsumer(world.kafka, *partitions)
+        self.dead_letters = ScriptedDeadLetters()
+        self.metrics = RelayMetrics()
+        self.publisher = Publisher(world.settings, world.history, self.metrics)
+        self.relay = Relay(
+            consumer=self.consumer,  # type: ignore[arg-type]
+            publisher=self.publisher,
+            dead_letters=self.dead_letters,  # type: ignore[arg-type]
+            kafka=KafkaSettings(),
+            events=EventSettings(),
+            history=world.history,
+            keys=world.keys,
+            metrics=self.metrics,
+            stop_seconds=0.5,
+        )
+        self.task = asyncio.create_task(self.relay.run())
+
+    async def stop(self) -> None:
+        if self.task.done():
+            return
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+    async def kill(self) -> None:
+        """As near to kill -9 as one process allows: the link is cut, nothing is committed."""
+        self.consumer.is_dead = True
+        self.publisher.close()
+        self.relay._stop_seconds = 0
+        await self.stop()
+
+
+class World:
+    """One prefix on a Valkey, one Kafka, and the relays between them."""
+
+    def __init__(self, valkey: Process, prefix: str = "notify", user_buckets: int = 2) -> None:
+        self.kafka = Kafka()
+        self.keys = Keys(prefix, user_buckets)
+        self.settings = RedisSettings(
+            redis_url=redis_url(valkey), redis_prefix=prefix, redis_user_buckets=user_buckets, redis_timeout_seconds=2
+        )
+        self.history = HistorySettings(history_messages_global=10**6, history_messages_user=10**6)
+        self.redis: Any = redis.Redis(port=valkey.port)
+        self.relays: list[Running] = []
+
+    def start(self, *partitions: Partition) -> Running:
+        self.relays.append(Running(self, *partitions))
+        return self.relays[-1]
+
+    async def close(self) -> None:
+        for relay in self.relays:
+            await relay.stop()
+        self.redis.close()
+
+    def messages(self, stream: StreamName) -> list[Message]:
+        return [parse_message(fields[b"m"]) for _, fields in self.redis.xrange(self.keys.log(stream))]
+
+    def offsets(self, stream: StreamName) -> list[int]:
+        return [message.offset for message in self.messages(stream)]
+
+    def next_offset(self, bucket: str, partition: str) -> int:
+        return int(self.redis.hget(self.keys.life(bucket), f"n:{partition}") or -1)
+
+    # What may happen to a bucket
+
+    def bucket_keys(self, bucket: str) -> list[bytes]:
+        return list(self.redis.keys(f"{self.keys.prefix}:{{{bucket}}}:*"))
+
+    def snapshot(self, bucket: str) -> dict[bytes, bytes]:
+        with self.redis.pipeline() as pipe:
+            keys = self.bucket_keys(bucket)
+            for key in keys:
+                pipe.dump(key)
+            return {key: dump for key, dump in zip(keys, pipe.execute(), strict=True) if dump}
+
+    def fail_over(self, bucket: str, snapshot: dict[bytes, bytes]) -> None:
+        """A replica that had got as far as `snapshot` is promoted."""
+        with self.redis.pipeline() as pipe:
+            pipe.delete("none", *self.bucket_keys(bucket))
+            for key, dump in snapshot.items():
+                pipe.restore(key, 0, dump, replace=True)
+            if snapshot:
+                pipe.hset(self.keys.life(bucket), "master_replid", "of the server before")
+            pipe.execute()
+
+
+@pytest.fixture
+async def valkey() -> AsyncIterator[Process]:
+    async with Processes() as processes:
+        yield await add_valkey(processes).start().wait_until_ready()
+
+
+@pytest.fixture
+async def world(valkey: Process) -> AsyncIterator[World]:
+    world = World(valkey)
+    yield world
+    await world.close()
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        await asyncio.sleep(0.01)
+
+
+ALICE = Keys(user_buckets=2).user_stream("alice")
+
+
+async def test_events_go_through_and_are_committed_with_their_time(world: World) -> None:
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.kafka.send(REGIME, b"{}")
+    await until(lambda: world.offsets(ALICE) == [0] and world.offsets(GLOBAL) == [0])
+    await until(lambda: world.kafka.commits == {RISK: (1, "1:1000"), REGIME: (1, "1:1000")})
+
+
+async def test_a_start_is_committed_before_any_record_was_read(world: World) -> None:
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.start(RISK, REGIME)
+    await until(lambda: world.kafka.commits == {RISK: (1, "1:"), REGIME: (0, "1:")})
+    assert all(world.next_offset(bucket, "risk-events/0") == 1 for bucket in world.keys.buckets)
+
+
+async def test_the_relay_is_ready_when_its_starts_are_stored(world: World) -> None:
+    relay = world.start(RISK)
+    relay.consumer.assigned = None
+    await until(lambda: relay.publisher.is_up)
+    await asyncio.sleep(0.05)
+    assert relay.relay.not_ready_because == "waiting for Redpanda and the group"
+    relay.consumer.move(RISK)
+    await until(lambda: relay.relay.not_ready_because is None)
+    assert world.next_offset("g", "risk-events/0") == 0
+
+
+async def test_a_relay_stopped_in_good_order_finishes_its_batch_and_commits(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(500):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.offsets(ALICE))
+    await relay.stop()
+    offsets = world.offsets(ALICE)
+    assert offsets == list(range(len(offsets)))
+    assert world.kafka.commits[RISK] == (len(offsets), "1:1000")
+
+
+async def test_commits_never_go_back_when_reading_does(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(100):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (100, "1:1000"))
+    relay.consumer.batch_events = 1
+    world.fail_over(ALICE.bucket, {})
+    await until(lambda: len(relay.consumer.seeks) == 2)
+    assert relay.consumer.seeks[1] == {RISK: 0}
+    while len(world.offsets(ALICE)) < 100:
+        assert world.kafka.commits[RISK] == (100, "1:1000")
+        await asyncio.sleep(0.01)
+    await relay.stop()
+    assert world.kafka.commits[RISK] == (100, "1:1000")
+    assert world.offsets(ALICE) == list(range(100))
+
+
+async def test_a_lost_tail_is_published_again_though_nothing_new_arrives(world: World) -> None:
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.offsets(ALICE) == [0])
+    snapshot = world.snapshot(ALICE.bucket)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.kafka.send(REGIME, b"{}")
+    await until(lambda: world.offsets(ALICE) == [0, 1])
+    world.fail_over(ALICE.bucket, snapshot)
+    await until(lambda: world.offsets(ALICE) == [0, 1])
+    first, second = world.messages(ALICE)
+    assert first.epoch != second.epoch
+    assert world.offsets(GLOBAL) == [0]
+
+
+async def test_next_passes_a_dead_letter_only_when_it_is_written(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b"poison")
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.next_offset("g", "risk-events/0") == 2)
+    assert [letter.record.offset for letter in relay.dead_letters.written] == [0]
+    relay.dead_letters.failure = RelayStopped("the topic is gone")
+    world.kafka.send(RISK, b"poison")
+    with pytest.raises(RelayStopped, match="the topic is gone"):
+        await asyncio.wait_for(relay.task, 10)
+    assert world.next_offset("g", "risk-events/0") == 2
+    assert world.kafka.commits[RISK][0] == 2
+
+
+async def test_what_became_of_each_record_is_counted(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for value in (b"poison", b'{"user_id":"alice"}', b'{"event_type":"other"}', b'{"user_id":"bob"}'):
+        world.kafka.send(RISK, value)
+    await until(lambda: world.next_offset("g", "risk-events/0") == 4)
+
+    def count(result: str) -> float | None:
+        labels = {"topic": "risk-events", "result": result}
+        return relay.metrics.registry.get_sample_value("notify_relay_events_total", labels)
+
+    await until(lambda: count("published") == 2)
+    assert (count("skipped"), count("dead_lettered"), count("duplicate")) == (1, 1, None)
+    world.redis.hdel(world.keys.life("g"), "n:risk-events/0")
+    relay.consumer.move(RISK)
+    await until(lambda: count("duplicate") == 2)
+
+
+async def test_a_broker_that_does_not_answer_is_asked_again(world: World) -> None:
+    relay = Running(world, RISK)
+    world.relays.append(relay)
+    relay.consumer.failures = [BrokerUnavailable("away"), BrokerUnavailable("away")]
+    await until(lambda: relay.relay.is_running)
+    assert relay.consumer.failures == []
+
+
+async def test_a_partition_taken_away_while_its_start_is_chosen_is_not_sought(world: World) -> None:
+    relay = world.start(RISK, REGIME)
+    relay.consumer.failures = [BrokerUnavailable("away")]
+    await asyncio.sleep(0)
+    relay.consumer.move(REGIME)
+    await until(lambda: relay.relay.is_running and not relay.consumer.is_moved)
+    assert relay.consumer.seeks[-1] == {REGIME: 0}
+
+
+async def test_a_topic_made_anew_is_read_from_its_beginning_in_a_new_generation(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (5, "1:1000"))
+    world.kafka.logs[RISK] = [b'{"user_id":"alice","again":1}'] * 2
+    relay.consumer.move(RISK)
+    await until(lambda: len(world.messages(ALICE)) == 7)
+    assert [m.id for m in world.messages(ALICE)][-3:] == ["risk-events/0/4", "risk-events~2/0/0", "risk-events~2/0/1"]
+    await until(lambda: world.kafka.commits[RISK] == (2, "2:1000"))
+    await relay.stop()
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.start(RISK)
+    await until(lambda: world.messages(ALICE)[-1].id == "risk-events~2/0/2")
+
+
+async def test_an_end_that_lies_behind_for_a_moment_begins_no_generation(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.next_offset("g", "risk-events/0") == 5)
+    log = world.kafka.logs[RISK]
+    world.kafka.logs[RISK] = log[:3]
+    seeks = len(relay.consumer.seeks)
+    relay.consumer.move(RISK)
+    await asyncio.sleep(0.03)
+    world.kafka.logs[RISK] = log
+    await until(lambda: len(relay.consumer.seeks) > seeks)
+    assert relay.consumer.seeks[-1] == {RISK: 5}
+
+
+USERS = ("alice", "bob", "carol")
+
+
+async def chaos(world: World, seed: int, seconds: float) -> None:
+    """Anything may happen for a while; then one relay gets all partitions, and peace."""
+    dice = random.Random(seed)
+    partitions = list(world.kafka.logs)
+    snapshots = {bucket: world.snapshot(bucket) for bucket in world.keys.buckets}
+    relays = [world.start(*partitions)]
+    await until(lambda: relays[0].relay.is_running)  # what came before the very first start is not ours
+    end = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < end:
+        await asyncio.sleep(dice.uniform(0, 0.01))
+        for _ in range(dice.randrange(6)):
+            number += 1
+            partition = dice.choice(partitions)
+            world.kafka.send(partition, b'{"user_id":"%s","n":%d}' % (dice.choice(USERS).encode(), number))
+        bucket = dice.choice(world.keys.buckets)
+        event = dice.random()
+        if event < 0.05:
+            relays.append(world.start(*dice.sample(partitions, dice.randint(1, len(partitions)))))
+        elif event < 0.10 and len(relays) > 1:
+            await relays.pop(dice.randrange(len(relays))).kill()
+        elif event < 0.20:
+            dice.choice(relays).consumer.move(*dice.sample(partitions, dice.randint(1, len(partitions))))
+        elif event < 0.30:
+            snapshots[bucket] = world.snapshot(bucket)
+        elif event < 0.34:
+            world.fail_over(bucket, snapshots[bucket])
+        elif event < 0.36:
+            world.fail_over(bucket, {})
+            snapshots[bucket] = {}
+        elif event < 0.40 and (link := dice.choice(relays).publisher._link):
+            link.close()
+        if len(relays) > 3:
+            await relays.pop(0).kill()
+    relays[0].consumer.move(*partitions)
+    for relay in relays[1:]:
+        await relay.kill()
+
+
+def check(world: World) -> None:
+    expected: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for partition, values in world.kafka.logs.items():
+        for offset, value in enumerate(values):
+            stream = (
+                "global" if partition == REGIME else next(user for user in USERS if b'"%s"' % user.encode() in value)
+            )
+            expected[stream].add((f"{partition.topic}/{partition.number}", offset))
+    for stream in (GLOBAL, *map(world.keys.user_stream, USERS)):
+        messages = world.messages(stream)
+        assert [message.seq for message in messages] == list(range(1, len(messages) + 1))
+        sources = [(message.partition.decode(), message.offset) for message in messages]
+        assert len(set(sources)) == len(sources), f"twice in {stream}"
+        assert set(sources) == expected[stream.name], f"not all in {stream}"
+        for name in {name for name, _ in sources}:
+            offsets = [offset for partition, offset in sources if partition == name]
+            assert offsets == sorted(offsets), f"disorder in {stream}"
+
+
+@pytest.mark.parametrize("first_seed", [0, 6])
+async def test_whatever_happens_every_stream_has_each_event_once_in_order(valkey: Process, first_seed: int) -> None:
+    worlds = {seed: World(valkey, f"world{seed}") for seed in range(first_seed, first_seed + 6)}
+    more = Partition("risk-events", 1)
+    for world in worlds.values():
+        world.kafka.logs[more] = []
+    try:
+        await asyncio.gather(*(chaos(world, seed, 4) for seed, world in worlds.items()))
+        for seed, world in worlds.items():
+            total = sum(map(len, world.kafka.logs.values()))
+            streams = (GLOBAL, *map(world.keys.user_stream, USERS))
+            with contextlib.suppress(AssertionError):  # check says better what is wrong
+                await until(lambda w=world, s=streams, t=total: sum(len(w.messages(x)) for x in s) == t, 20)
+            try:
+                check(world)
+            except AssertionError as error:
+                error.add_note(f"seed {seed}")
+                raise
+            assert total > 100
+    finally:
+        for world in worlds.values():
+            await world.close()

@@ -50,8 +50,14 @@ def parse_next(life: Mapping[bytes, bytes]) -> dict[bytes, int]:
 
 
 def parse_page(reply: Sequence[Any]) -> list[Message]:
-    """Messages from an XRANGE reply. Raises ValueError when an entry is not ours."""
-    return [parse_message(fields[1]) for _, fields in reply]
+    """Messages from an XRANGE reply. An entry that is not ours is left out, which is a hole."""
+    messages = []
+    for entry_id, fields in reply:
+        try:
+            messages.append(parse_message(fields[1]))
+        except ValueError as error:
+            log.error("an entry of a log is not a message of ours", entry=entry_id.decode(), error=str(error))
+    return messages
 
 
 class History:

@@ -128,7 +128,7 @@ class Stream:
         if meta.seq == 0:
             # Never had a message, or lost whole and not rebuilt yet: the rebuilt one starts at 1.
             return Filled(self._release(), complete=self._held is None, hole=False)
-        hole = page[0].seq > read_from + 1 if page else meta.seq > read_from
+        hole = page[-1].seq - read_from > len(page) if page else meta.seq > read_from
         push = [message for message in page if self._take(message)]
         if page and page[-1].seq < meta.seq:
             return Filled(push, complete=False, hole=hole)

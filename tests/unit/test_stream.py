@@ -249,6 +249,13 @@ def test_a_log_trimmed_between_two_pages_is_a_hole() -> None:
     assert fill(stream, Meta(b"a", 9), page(b"a", [6, 7, 8, 9])).hole
 
 
+def test_messages_missing_within_a_page_are_a_hole() -> None:
+    stream = filling_at(b"a", 4)
+    filled = fill(stream, Meta(b"a", 8), page(b"a", [5, 7, 8], first_offset=15))
+    assert filled.hole
+    assert ids(filled.push) == [(b"a", 5), (b"a", 7), (b"a", 8)]
+
+
 def test_without_meta_the_stream_stays_where_it_is_and_takes_the_rebuilt_one_from_its_first() -> None:
     stream = filling_at(b"a", 4)
     assert fill(stream, Meta(), []) == Filled([], complete=True, hole=False)

@@ -71,11 +71,13 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
         async with watch as following, Status(stack) as status:
             simulator.start()
             _say_where(stack)
-            started_at = time.monotonic()
+            started_at, parent = time.monotonic(), os.getppid()
             overwrites = sys.stdout.isatty() and not is_verbose
             while seconds is None or time.monotonic() - started_at < seconds:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 1.0)
+                if _was_left_behind(parent):
+                    stop.set()
                 processes.check()
                 if following.done():
                     following.result()
@@ -108,6 +110,11 @@ def _say_where(stack: Stack) -> None:
 
 Ctrl-C ends it all.
 """)
+
+
+def _was_left_behind(parent: int) -> bool:
+    """Whether the `make` that started us was killed: nobody is there to press Ctrl-C."""
+    return "MAKELEVEL" in os.environ and os.getppid() != parent
 
 
 async def _settle(oracle: Oracle, timeout_seconds: float) -> None:

@@ -120,6 +120,18 @@ class Oracle:
         return self._by_content.get((match[1].decode(), match[2])) if match else None
 
 
+def check_log(stream: str, places: Sequence[tuple[int, str, int]]) -> None:
+    """Prove that a stream's log, (seq, partition, offset) oldest first, has each event once, in the
+    order of its partition, and no hole between its first seq and its last. Raises AssertionError."""
+    highest: dict[str, int] = {}
+    for number, (seq, partition, offset) in enumerate(places):
+        if number and seq != places[number - 1][0] + 1:
+            raise AssertionError(f"{stream}: a hole in the log before seq {seq}")
+        if offset <= highest.get(partition, -1):
+            raise AssertionError(f"{stream}: seq {seq} is {partition}/{offset}, after {partition}/{highest[partition]}")
+        highest[partition] = offset
+
+
 def as_delivered(value: bytes) -> bytes:
     """A record's value as `data` carries it: CR and LF, which JSON has only between tokens, are spaces."""
     return value.replace(b"\r", b" ").replace(b"\n", b" ")

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from harness.oracle import BROADCAST_TOPICS, TARGETED_TOPICS, TYPE_OF_TOPIC, Event, Oracle, as_delivered
 
+ALL_TOPICS = (*BROADCAST_TOPICS, *TARGETED_TOPICS)
 Headers = Sequence[tuple[str, bytes | None]]
 Publication = tuple[str, bytes, str | None, int]
 """Topic, value, user (None: everyone), partition (-1: by key, or any)."""
@@ -94,12 +95,11 @@ class EventProducer:
         (event,) = await self.publish_all([(topic, value, user, partition)])
         return event
 
-    async def publish_mixed(self, users: Sequence[str], count: int) -> list[Event]:
-        """Publish `count` events of all four types, the targeted ones to `users` in turn."""
+    async def publish_mixed(self, users: Sequence[str], count: int, topics: Sequence[str] = ALL_TOPICS) -> list[Event]:
+        """Publish `count` events, the topics in turn, the targeted ones to any of `users`."""
         batch: list[Publication] = []
-        topics = (*BROADCAST_TOPICS, *TARGETED_TOPICS)
         for number in range(count):
-            topic = topics[number % 4]
+            topic = topics[number % len(topics)]
             user = self._random.choice(users) if topic in TARGETED_TOPICS else None
             value = json.dumps(self.fields(TYPE_OF_TOPIC[topic], user), ensure_ascii=False).encode()
             batch.append((topic, value, user, -1))

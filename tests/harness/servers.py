@@ -147,7 +147,16 @@ class RedisControl:
         except RedisError:
             return False
 
-    def everything(self) -> dict[bytes, bytes]:
-        """All keys, with their types: for a message when a test failed."""
+    def logs(self, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
+        """Every stream's log under `prefix`, oldest first: seq, partition, offset."""
         with self._client() as redis:
-            return {key: redis.type(key) for key in redis.scan_iter()}
+            return {
+                key.decode(): [_place(entry, fields[b"m"]) for entry, fields in redis.xrange(key)]
+                for key in redis.scan_iter(match=f"{prefix}:*:log:*")
+            }
+
+
+def _place(entry: bytes, message: bytes) -> tuple[int, str, int]:
+    _, seq, partition, offset = message.split(b" ", 4)[:4]
+    assert entry == b"%s-0" % seq, f"entry {entry!r} holds seq {seq!r}"
+    return int(seq), partition.decode(), int(offset)

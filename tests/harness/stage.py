@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import uuid
 from collections.abc import Sequence
 from typing import Any, Self
@@ -15,8 +16,8 @@ from demo.process import Process, Processes
 from demo.stack import add_gateway, add_relay, http_url
 from demo.valkey import redis_url
 from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClient
-from harness.oracle import TYPE_OF_TOPIC, Oracle
-from harness.producer import EventProducer
+from harness.oracle import TYPE_OF_TOPIC, Oracle, check_log
+from harness.producer import ALL_TOPICS, EventProducer
 from harness.proxy import Proxy, kafka_proxy
 from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
 from harness.waiting import eventually
@@ -25,7 +26,11 @@ _PYTHON_CLIENTS: tuple[type[Client], ...] = (WebsocketsClient, AiohttpClient, Th
 
 
 class Load:
-    """Publishes events of all four types until its block is left; every one acknowledged."""
+    """Publishes events of all four types until its block is left; every one acknowledged.
+
+    A moment's events are of one type, so that most of the relay's batches concern one bucket: the
+    others learn a second later how far it is, and who begins there reads again what Redis has.
+    """
 
     def __init__(self, producer: EventProducer, users: Sequence[str], per_second: int) -> None:
         self.published = 0
@@ -55,8 +60,8 @@ class Load:
             task.result()
 
     async def _publish(self) -> None:
-        while True:
-            batch = asyncio.ensure_future(self._producer.publish_mixed(self._users, self._batch))
+        for topic in itertools.cycle(ALL_TOPICS):
+            batch = asyncio.ensure_future(self._producer.publish_mixed(self._users, self._batch, [topic]))
             try:
                 self.published += len(await asyncio.shield(batch))
             except asyncio.CancelledError:
@@ -239,7 +244,8 @@ class Stage:
 
     async def exact(self, clients: Sequence[Client] | None = None, seconds: float = 45.0) -> None:
         """Prove that each client is connected and got what it had to: exactly once, in order, byte
-        for byte. A fence of one more event a partition first, so that what comes late is seen."""
+        for byte; and that Redis' logs have it so, too, since a replica would hide a double from its clients.
+        A fence of one more event a partition first, so that what comes late is seen."""
         everyone = self.clients if clients is None else list(clients)
         await self.everything_arrived(everyone, seconds)
         await self.producer.publish_fence(sorted({client.user for client in everyone}))
@@ -247,6 +253,8 @@ class Stage:
         for client in everyone:
             self.oracle.check(str(client), client.user, client.frames, since=client.since)
             assert client.is_connected, f"{client} was disconnected: {client.close_code} {client.close_reason}"
+        for stream, places in self.redis_control.logs(self._env["REDIS_PREFIX"]).items():
+            check_log(stream, places)
 
     async def _caught_up(self, client: Client, seconds: float) -> None:
         def missing() -> str:

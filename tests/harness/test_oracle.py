@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.oracle import Event, Oracle
+from harness.oracle import Event, Oracle, check_log
 
 
 def event(offset: int, user: str | None = None, partition: int = 0) -> Event:
@@ -87,3 +87,11 @@ def test_a_late_joiner_owes_no_past_but_may_not_have_holes_in_it(oracle: Oracle)
     oracle.check("ann's", "ann", [frame(event(3)), *late], since=since)
     with pytest.raises(AssertionError, match="lost alert-events/0/3"):
         oracle.check("ann's", "ann", [frame(event(2)), *late], since=since)
+
+
+def test_a_log_is_checked_for_holes_doubles_and_order() -> None:
+    check_log("global", [(7, "alert-events/0", 3), (8, "alert-events/1", 0), (9, "alert-events/0", 5)])
+    with pytest.raises(AssertionError, match="a hole in the log before seq 9"):
+        check_log("global", [(7, "alert-events/0", 3), (9, "alert-events/0", 4)])
+    with pytest.raises(AssertionError, match="seq 8 is alert-events/0/3, after alert-events/0/3"):
+        check_log("global", [(7, "alert-events/0", 3), (8, "alert-events/0", 3)])

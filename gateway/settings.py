@@ -36,8 +36,15 @@ class AdmissionSettings(Settings):
     @model_validator(mode="after")
     def _fits_open_files(self) -> Self:
         allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        if allowed != resource.RLIM_INFINITY and (self.max_connections or 1) + FILE_RESERVE > allowed:
-            raise ValueError(f"MAX_CONNECTIONS: at most {allowed - FILE_RESERVE} with this limit of open files")
+        if allowed == resource.RLIM_INFINITY:
+            return self
+        if allowed <= FILE_RESERVE:
+            raise ValueError(f"the limit of open files is {allowed}; raise it (ulimit -n) above {FILE_RESERVE}")
+        if self.max_connections is not None and self.max_connections + FILE_RESERVE > allowed:
+            raise ValueError(
+                f"MAX_CONNECTIONS={self.max_connections}: at most {allowed - FILE_RESERVE} with a limit of "
+                f"{allowed} open files"
+            )
         return self
 
     @property

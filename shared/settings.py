@@ -55,9 +55,11 @@ def load(settings: type[SettingsClass]) -> SettingsClass:
         return settings()
     except ValidationError as error:
         first = error.errors(include_input=True)[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
-        got = _shown(settings, name, first["input"])
-        raise SettingsError(f"{name.upper()}{got}: {first['msg']}") from None
+        takes = first["msg"].removeprefix("Value error, ")  # pydantic's words before ours
+        if not first["loc"]:  # several settings do not go together: the text names them
+            raise SettingsError(takes) from None
+        name = str(first["loc"][0])
+        raise SettingsError(f"{name.upper()}{_shown(settings, name, first['input'])}: {takes}") from None
     except (PydanticSettingsError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from None
 

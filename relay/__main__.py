@@ -5,11 +5,13 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for a wrong set
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 
 from relay.consumer import Consumer
 from relay.dead_letters import DeadLetters
+from relay.log_filter import SayItOnce
 from relay.publisher import Publisher
 from relay.relay import Relay
 from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
@@ -35,6 +37,8 @@ def main() -> None:
         print(error, file=sys.stderr)  # noqa: T201 - one line, before there are logs
         sys.exit(2)
     configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(SayItOnce("aiokafka"))
     metrics = RelayMetrics()
     try:
         run(_serve(service, redis, kafka, events, history, settings, metrics))

@@ -175,6 +175,9 @@ class Publisher:
                     self._is_entered = False
                     self._metrics.redis_up.set(0)
                     await waiting.wait("redis_not_usable", error=str(error), redis=str(self._address))
+                except EpochChanged:
+                    waiting.over("redis_usable")
+                    raise
                 else:
                     waiting.over("redis_usable")
                     return result

@@ -112,7 +112,7 @@ class RelaySettings(Settings):
     relay_http_host: str = Field("0.0.0.0", description="address of /health, /livez, /readyz and /metrics")  # noqa: S104
     relay_http_port: int = Field(9100, ge=0, le=65_535, description="port of the same; 0 takes a free one")
     relay_stop_seconds: float = Field(
-        10.0, gt=0, le=300, description="how long finishing the batch, committing and leaving the group may take"
+        5.0, gt=0, le=300, description="how long the batch under way may take to finish when the relay is told to end"
     )
     dead_letter_attempts: int = Field(
         3, ge=1, le=100, description="how often a dead letter is tried before the relay stops with an error"

@@ -26,7 +26,7 @@ class HttpServer(Server):
 
         Raises OSError when the address cannot be bound.
         """
-        serving = asyncio.ensure_future(self.serve())
+        serving = asyncio.ensure_future(self._serve_or_raise())
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
@@ -34,7 +34,12 @@ class HttpServer(Server):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(serving, SHUTDOWN_SECONDS + 1)
             raise
+
+    async def _serve_or_raise(self) -> None:
+        try:
+            await self.serve()
         except SystemExit:
+            # uvicorn's end of a process. Let out of a task, it would stop the loop with all that runs in it.
             raise OSError(f"cannot listen on {self.config.host}:{self.config.port}") from None
 
 

@@ -252,6 +252,11 @@ class Hub:
         """All that is to be subscribed, the global stream first."""
         return list(self._audiences.values())
 
+    @property
+    def waiting(self) -> list[Member]:
+        """Those whose handshakes are not answered yet."""
+        return [member for audience in self._audiences.values() for member in audience.waiting]
+
     def forget_wanted(self) -> None:
         """All audiences are about to be subscribed anyway."""
         self._wanted.clear()

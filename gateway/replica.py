@@ -151,8 +151,8 @@ class Replica:
             for connection in slot:
                 connection.close(CloseCode.SERVICE_RESTART)
             await self._pause(1)
-        for connection in list(self._connections.open):
-            connection.close(CloseCode.SERVICE_RESTART)
+        for member in [*self._connections.open, *self._hub.waiting]:
+            member.close(CloseCode.SERVICE_RESTART)
         log.info("drained")
 
     async def _pause(self, seconds: float) -> None:

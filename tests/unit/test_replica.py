@@ -1,0 +1,240 @@
+"""One gateway process's parts together, within this process, on a real Redis."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from harness.waiting import eventually
+from scripted import client_close, close_of, server_frames
+
+import gateway.__main__
+from demo.ports import free_port
+from demo.process import Process
+from demo.valkey import redis_url
+from gateway.replica import Replica, ReplicaSettings
+from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.subscriber import LayoutMismatchError
+from shared.keys import Keys
+from shared.link import Link
+from shared.settings import RedisSettings, ServiceSettings
+
+KEYS = Keys("replica", 1)
+HANDSHAKE = (
+    b"GET /ws?user_id=%s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Running:
+    """A replica that runs in a task."""
+
+    def __init__(self, url: str, *, drain: tuple[int, int] = (0, 0), redis_seconds: float = 5.0) -> None:
+        self.port, self.admin_port = free_port(), free_port()
+        self.writers: list[asyncio.StreamWriter] = []
+        self.replica = Replica(
+            ReplicaSettings(
+                service=ServiceSettings(_env_file=None),
+                redis=RedisSettings(
+                    _env_file=None, redis_url=url, redis_prefix="replica", redis_timeout_seconds=redis_seconds
+                ),
+                listener=ListenerSettings(
+                    _env_file=None, ws_host="127.0.0.1", ws_port=self.port, admin_port=self.admin_port
+                ),
+                admission=AdmissionSettings(_env_file=None),
+                connection=ConnectionSettings(_env_file=None),
+                drain=DrainSettings(_env_file=None, drain_delay_seconds=drain[0], drain_seconds=drain[1]),
+            )
+        )
+        self.task = asyncio.create_task(self.replica.run())
+
+    async def get(self, path: str, *, admin: bool = False) -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.get(f"http://127.0.0.1:{self.admin_port if admin else self.port}{path}")
+
+    async def is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return (await self.get("/readyz")).status_code == 200
+        return False
+
+    async def knock(self, user_id: bytes = b"ann") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A socket that has sent its handshake."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.append(writer)
+        writer.write(HANDSHAKE % user_id)
+        return reader, writer
+
+    async def connect(self, user_id: bytes = b"ann") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await self.knock(user_id)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 101 "), head
+        return reader, writer
+
+    async def end(self) -> None:
+        for writer in self.writers:
+            writer.close()
+        self.replica._stop_asked(True)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.task, 20)
+
+
+@pytest.fixture
+async def running(redis: Link, valkey: Process) -> AsyncIterator[Running]:
+    running = Running(redis_url(valkey))
+    try:
+        await eventually(running.is_ready, "the replica to be ready", seconds=20)
+        yield running
+    finally:
+        await running.end()
+
+
+async def beat(redis: Link, number: int) -> None:
+    commands: list[Any] = [("HSET", KEYS.life("g"), "beat", number), ("SPUBLISH", KEYS.beat("g"), number)]
+    await redis.transaction(commands, timeout_seconds=5)
+
+
+async def test_a_message_comes_out_as_a_frame(running: Running, redis: Link) -> None:
+    reader, _ = await running.connect()
+    message = b'a 1 risk-events/0 0 0 risk_alert\n{"user_id":"ann"}'
+    await redis.call("SPUBLISH", KEYS.live(KEYS.user_stream("ann")), message, timeout_seconds=5)
+    expected = b'{"type":"risk_alert","data":{"user_id":"ann"}}'
+    frame = await asyncio.wait_for(reader.readexactly(2 + len(expected)), 10)
+    assert server_frames(frame) == [(1, expected)]
+    metrics = (await running.get("/metrics", admin=True)).text
+    assert "notify_gateway_connections 1.0" in metrics
+    assert 'notify_gateway_deliveries_total{type="risk_alert"} 1.0' in metrics
+    assert 'notify_gateway_handshakes_total{status="101"} 1.0' in metrics
+
+
+async def test_health_is_degraded_until_the_relay_is_heard(running: Running, redis: Link) -> None:
+    assert (await running.get("/health")).json() == {
+        "status": "degraded",
+        "service": "notification",
+        "connections": 0,
+        "consumer_running": False,
+    }
+    await beat(redis, 1)
+
+    async def healthy() -> bool:
+        return bool((await running.get("/health")).json()["consumer_running"])
+
+    await eventually(healthy, "the beat", seconds=10)
+    assert (await running.get("/health")).json()["status"] == "healthy"
+
+
+async def test_told_to_stop_it_is_not_ready_at_once_but_serves_until_the_load_balancer_knows(
+    redis: Link, valkey: Process
+) -> None:
+    running = Running(redis_url(valkey), drain=(30, 30))
+    try:
+        await eventually(running.is_ready, "the replica to be ready", seconds=20)
+        reader, _ = await running.connect()
+        running.replica._stop_asked(False)
+        response = await running.get("/readyz")
+        assert (response.status_code, response.json()["reason"]) == (503, "draining")
+        late_reader, _ = await running.connect(b"late")
+        running.replica._stop_asked(False)  # the second time: at once
+        for one in (reader, late_reader):
+            frames = await asyncio.wait_for(one.read(), 10)
+            assert close_of(frames) == (1012, "service_restart")
+        await asyncio.wait_for(running.task, 20)
+    finally:
+        await running.end()
+
+
+async def test_a_replica_that_goes_takes_nobody_and_waits_for_closing_clients(redis: Link, valkey: Process) -> None:
+    running = Running(redis_url(valkey), drain=(0, 30))
+    try:
+        await eventually(running.is_ready, "the replica to be ready", seconds=20)
+        reader, writer = await running.connect()
+        running.replica._stop_asked(False)
+        await eventually(lambda: not running.replica._takes_clients, "the drain to begin", seconds=10)
+        late, _ = await running.knock(b"late")
+        said = await asyncio.wait_for(late.read(), 10)
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert json.loads(said.partition(b"\r\n\r\n")[2])["error"] == "unavailable"
+        running.replica._stop_asked(True)
+        frame = await asyncio.wait_for(reader.readexactly(2), 10)
+        payload = await asyncio.wait_for(reader.readexactly(frame[1]), 10)
+        assert server_frames(frame + payload)[0][0] == 8
+        assert not running.task.done()
+        writer.write(client_close(1012))
+        await asyncio.wait_for(running.task, 20)
+    finally:
+        await running.end()
+
+
+async def test_handshakes_that_wait_when_the_replica_goes_are_not_left_hanging(running: Running, redis: Link) -> None:
+    """A stalled Redis, and a stop in the middle of it."""
+    await redis.call("CLIENT", "PAUSE", 1_500, "ALL", timeout_seconds=5)
+    reader, _ = await running.knock(b"waiting")
+    await eventually(lambda: running.replica._connections.joining == 1, "the handshake", seconds=10)
+    running.replica._stop_asked(True)
+    said = await asyncio.wait_for(reader.read(), 10)
+    assert said.startswith(b"HTTP/1.1 503 ")
+    await asyncio.wait_for(running.task, 20)
+
+
+async def test_until_redis_is_there_it_is_alive_but_not_ready() -> None:
+    running = Running(f"redis://127.0.0.1:{free_port()}")
+    try:
+
+        async def answers() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return (await running.get("/livez")).status_code == 200
+            return False
+
+        await eventually(answers, "the replica to answer", seconds=20)
+        response = await running.get("/readyz")
+        assert response.status_code == 503
+        assert "waiting for Redis at 127.0.0.1:" in response.json()["reason"]
+        reader, _ = await running.knock()
+        assert b"Redis is away" in await asyncio.wait_for(reader.read(), 10)
+    finally:
+        await running.end()
+
+
+async def test_a_redis_laid_out_otherwise_ends_it(redis: Link, valkey: Process) -> None:
+    await redis.call("SET", KEYS.layout, 64, timeout_seconds=5)
+    running = Running(redis_url(valkey))
+    with pytest.raises(LayoutMismatchError):
+        await asyncio.wait_for(running.task, 20)
+
+
+async def test_a_port_that_is_taken_ends_it(running: Running, valkey: Process) -> None:
+    other = Running(redis_url(valkey))
+    other.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await other.task
+    settings = other.replica._settings
+    listener = ListenerSettings(
+        _env_file=None, ws_host="127.0.0.1", ws_port=running.port, admin_port=settings.listener.admin_port
+    )
+    taken = Replica(
+        ReplicaSettings(
+            service=settings.service,
+            redis=settings.redis,
+            listener=listener,
+            admission=settings.admission,
+            connection=settings.connection,
+            drain=settings.drain,
+        )
+    )
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{running.port}"):
+        await asyncio.wait_for(taken.run(), 20)
+
+
+# __main__
+
+
+def test_a_wrong_setting_stops_the_start_in_one_line(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WS_PORT", "many")
+    assert gateway.__main__.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gateway: WS_PORT='many': ")

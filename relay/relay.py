@@ -120,7 +120,7 @@ class Relay:
         finally:
             if publishing is not None:
                 await _ended(publishing, self._stop_seconds)
-            await self._commit()
+            await self._commit_progress()
 
     @property
     def _is_to_place(self) -> bool:
@@ -189,7 +189,17 @@ class Relay:
                 continue
             except EpochChanged:
                 continue
-            self._start(term, starts, commits)
+            self._adopt(term, starts, commits)
+            # Where nothing was committed, the starts are: should Redis lose everything, they are not lost.
+            if not await self._commit():
+                await waiting.wait("starts_not_committed")
+                continue
+            self._consumer.seek(self._positions)
+            self._has_started = True
+            self._log.info(
+                "reading",
+                starts={partition_name(p, start.generation): start.offset for p, start in sorted(starts.items())},
+            )
             return
 
     async def _choose(
@@ -223,7 +233,7 @@ class Relay:
         }
         return term, starts, commits
 
-    def _start(self, term: int, starts: Mapping[Partition, Start], commits: Mapping[Partition, Commit | None]) -> None:
+    def _adopt(self, term: int, starts: Mapping[Partition, Start], commits: Mapping[Partition, Commit | None]) -> None:
         self._term = term
         self._generations = {partition: start.generation for partition, start in starts.items()}
         self._positions = {partition: start.offset for partition, start in starts.items()}
@@ -233,13 +243,7 @@ class Relay:
         self._progress = {
             partition: Progress(start.commit, None) for partition, start in starts.items() if start.commit is not None
         }
-        self._consumer.seek(self._positions)
         self._metrics.partitions_assigned.set(len(starts))
-        self._has_started = True
-        self._log.info(
-            "reading",
-            starts={partition_name(p, start.generation): start.offset for p, start in sorted(starts.items())},
-        )
 
     # Once a second
 
@@ -251,10 +255,16 @@ class Relay:
     async def _commit_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
-            await self._commit()
+            await self._commit_progress()
             self._measure_lag()
 
-    async def _commit(self) -> None:
+    async def _commit_progress(self) -> None:
+        # A partition that was another's meanwhile may be committed further than we know until we look.
+        if not self._consumer.is_moved:
+            await self._commit()
+
+    async def _commit(self) -> bool:
+        """Commit what is not committed yet. False when that failed, to be tried again."""
         due = {
             partition: (self._generations[partition], progress.next_offset, progress.timestamp_ms)
             for partition, progress in self._progress.items()
@@ -265,10 +275,12 @@ class Relay:
             partition: (offset, commit_metadata(generation, time_ms))
             for partition, (generation, offset, time_ms) in due.items()
         }
-        if due and await self._consumer.commit(offsets):
-            self._committed.update(
-                (partition, (generation, offset)) for partition, (generation, offset, _) in due.items()
-            )
+        if not due:
+            return True
+        if not await self._consumer.commit(offsets):
+            return False
+        self._committed.update((partition, (generation, offset)) for partition, (generation, offset, _) in due.items())
+        return True
 
     def _measure_lag(self) -> None:
         lag: dict[str, int] = {}

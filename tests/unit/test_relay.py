@@ -255,9 +255,36 @@ async def test_events_go_through_and_are_committed_with_their_time(world: World)
 
 async def test_a_start_is_committed_before_any_record_was_read(world: World) -> None:
     world.kafka.send(RISK, b'{"user_id":"alice"}')
-    world.start(RISK, REGIME)
-    await until(lambda: world.kafka.commits == {RISK: (1, "1:"), REGIME: (0, "1:")})
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    assert world.kafka.commits == {RISK: (1, "1:"), REGIME: (0, "1:")}
     assert all(world.next_offset(bucket, "risk-events/0") == 1 for bucket in world.keys.buckets)
+
+
+async def test_a_commit_of_ours_does_not_take_back_what_another_relay_committed_meanwhile(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (1, "1:1000"))
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.next_offset("g", "risk-events/0") == 2)
+    relay.consumer.move(RISK)  # as if it had been away and come back
+    world.kafka.logs[RISK] += [b'{"event_type":"other"}'] * 8
+    world.kafka.commits[RISK] = (10, "1:2000")
+    await relay.relay._commit_progress()
+    assert world.kafka.commits[RISK] == (10, "1:2000")
+
+
+async def test_a_relay_whose_starts_cannot_be_committed_is_not_ready(world: World) -> None:
+    relay = world.start(RISK)
+    relay.consumer.is_dead = True
+    await until(lambda: world.next_offset("g", "risk-events/0") == 0)
+    await asyncio.sleep(0.05)
+    assert not relay.relay.is_running
+    assert relay.consumer.seeks == []
+    relay.consumer.is_dead = False
+    await until(lambda: relay.relay.is_running)
+    assert world.kafka.commits == {RISK: (0, "1:")}
 
 
 async def test_the_relay_is_ready_when_its_starts_are_stored(world: World) -> None:

@@ -1,9 +1,11 @@
 """The HTTP routes of a replica."""
 
-from collections.abc import AsyncIterator
+import json
+from dataclasses import dataclass
+from typing import Any
 
-import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import Health, Probes, admin_app, public_app
@@ -20,22 +22,49 @@ class Replica:
         return Probes(health=lambda: self.health, why_not_ready=lambda: self.reason)
 
 
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+async def get(app: FastAPI, path: str) -> Answer:
+    """GET from an app without a server between."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+             "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "headers": [],
+             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80)}  # fmt: skip
+    await app(scope, receive, send)
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:]).decode())
+
+
 @pytest.fixture
 def replica() -> Replica:
     return Replica()
 
 
 @pytest.fixture
-async def client(replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(public_app(replica.probes()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
-        yield client
+def app(replica: Replica) -> FastAPI:
+    return public_app(replica.probes())
 
 
-async def test_health_is_as_the_platform_expects_it(client: httpx.AsyncClient) -> None:
-    response = await client.get("/health")
-    assert response.status_code == 200
-    assert response.json() == {
+async def test_health_is_as_the_platform_expects_it(app: FastAPI) -> None:
+    response = await get(app, "/health")
+    assert response.status == 200
+    assert response.json == {
         "status": "healthy",
         "service": "notification",
         "connections": 42,
@@ -43,33 +72,33 @@ async def test_health_is_as_the_platform_expects_it(client: httpx.AsyncClient) -
     }
 
 
-async def test_degraded_is_no_error(client: httpx.AsyncClient, replica: Replica) -> None:
+async def test_degraded_is_no_error(app: FastAPI, replica: Replica) -> None:
     replica.health = Health(status="degraded", service="n", connections=0, consumer_running=False)
-    response = await client.get("/health")
-    assert (response.status_code, response.json()["status"]) == (200, "degraded")
+    response = await get(app, "/health")
+    assert (response.status, response.json["status"]) == (200, "degraded")
 
 
-async def test_alive_is_whatever_answers(client: httpx.AsyncClient, replica: Replica) -> None:
+async def test_alive_is_whatever_answers(app: FastAPI, replica: Replica) -> None:
     replica.reason = "draining"
-    response = await client.get("/livez")
-    assert (response.status_code, response.json()) == (200, {"status": "alive"})
+    response = await get(app, "/livez")
+    assert (response.status, response.json) == (200, {"status": "alive"})
 
 
-async def test_ready_is_200_and_not_ready_is_503_with_the_reason(client: httpx.AsyncClient, replica: Replica) -> None:
-    response = await client.get("/readyz")
-    assert (response.status_code, response.json()) == (200, {"ready": True, "reason": None})
+async def test_ready_is_200_and_not_ready_is_503_with_the_reason(app: FastAPI, replica: Replica) -> None:
+    response = await get(app, "/readyz")
+    assert (response.status, response.json) == (200, {"ready": True, "reason": None})
     replica.reason = "draining"
-    response = await client.get("/readyz")
-    assert (response.status_code, response.json()) == (503, {"ready": False, "reason": "draining"})
+    response = await get(app, "/readyz")
+    assert (response.status, response.json) == (503, {"ready": False, "reason": "draining"})
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/ws/", "/nowhere"])
-async def test_what_is_not_public_is_not_found(client: httpx.AsyncClient, path: str) -> None:
-    assert (await client.get(path)).status_code == 404
+async def test_what_is_not_public_is_not_found(app: FastAPI, path: str) -> None:
+    assert (await get(app, path)).status == 404
 
 
-async def test_the_routes_are_documented(client: httpx.AsyncClient) -> None:
-    paths = (await client.get("/openapi.json")).json()["paths"]
+async def test_the_routes_are_documented(app: FastAPI) -> None:
+    paths = (await get(app, "/openapi.json")).json["paths"]
     assert set(paths) == {"/health", "/livez", "/readyz"}
     assert "503" in paths["/readyz"]["get"]["responses"]
 
@@ -89,14 +118,13 @@ def counts() -> GatewayCounts:
 
 async def test_metrics_are_on_the_admin_app_and_prometheus_can_read_them() -> None:
     app = admin_app(GatewayMetrics(counts).registry)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://replica") as client:
-        response = await client.get("/metrics")
-        assert response.status_code == 200
-        assert response.headers["content-type"].startswith("text/plain")
-        samples = {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(response.text)
-            for sample in family.samples
-        }
-        assert samples[("notify_gateway_deliveries_total", "risk_alert")] == 7
-        assert (await client.get("/openapi.json")).status_code == 404
+    response = await get(app, "/metrics")
+    assert response.status == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+    assert samples[("notify_gateway_deliveries_total", "risk_alert")] == 7
+    assert (await get(app, "/openapi.json")).status == 404

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import aiohttp
 import pytest
 from harness.waiting import eventually
 from scripted import client_close, close_of, server_frames
@@ -51,13 +51,15 @@ class Running:
         )
         self.task = asyncio.create_task(self.replica.run())
 
-    async def get(self, path: str, *, admin: bool = False) -> httpx.Response:
-        async with httpx.AsyncClient() as client:
-            return await client.get(f"http://127.0.0.1:{self.admin_port if admin else self.port}{path}")
+    async def get(self, path: str, *, admin: bool = False) -> tuple[int, str]:
+        """Status and body."""
+        url = f"http://127.0.0.1:{self.admin_port if admin else self.port}{path}"
+        async with aiohttp.ClientSession() as client, client.get(url) as response:
+            return response.status, await response.text()
 
     async def is_ready(self) -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return (await self.get("/readyz")).status_code == 200
+        with contextlib.suppress(aiohttp.ClientError):
+            return (await self.get("/readyz"))[0] == 200
         return False
 
     async def knock(self, user_id: bytes = b"ann") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -103,14 +105,14 @@ async def test_a_message_comes_out_as_a_frame(running: Running, redis: Link) -> 
     expected = b'{"type":"risk_alert","data":{"user_id":"ann"}}'
     frame = await asyncio.wait_for(reader.readexactly(2 + len(expected)), 10)
     assert server_frames(frame) == [(1, expected)]
-    metrics = (await running.get("/metrics", admin=True)).text
+    _, metrics = await running.get("/metrics", admin=True)
     assert "notify_gateway_connections 1.0" in metrics
     assert 'notify_gateway_deliveries_total{type="risk_alert"} 1.0' in metrics
     assert 'notify_gateway_handshakes_total{status="101"} 1.0' in metrics
 
 
 async def test_health_is_degraded_until_the_relay_is_heard(running: Running, redis: Link) -> None:
-    assert (await running.get("/health")).json() == {
+    assert json.loads((await running.get("/health"))[1]) == {
         "status": "degraded",
         "service": "notification",
         "connections": 0,
@@ -119,10 +121,10 @@ async def test_health_is_degraded_until_the_relay_is_heard(running: Running, red
     await beat(redis, 1)
 
     async def healthy() -> bool:
-        return bool((await running.get("/health")).json()["consumer_running"])
+        return bool(json.loads((await running.get("/health"))[1])["consumer_running"])
 
     await eventually(healthy, "the beat", seconds=10)
-    assert (await running.get("/health")).json()["status"] == "healthy"
+    assert json.loads((await running.get("/health"))[1])["status"] == "healthy"
 
 
 async def test_told_to_stop_it_is_not_ready_at_once_but_serves_until_the_load_balancer_knows(
@@ -133,8 +135,8 @@ async def test_told_to_stop_it_is_not_ready_at_once_but_serves_until_the_load_ba
         await eventually(running.is_ready, "the replica to be ready", seconds=20)
         reader, _ = await running.connect()
         running.replica._stop_asked(False)
-        response = await running.get("/readyz")
-        assert (response.status_code, response.json()["reason"]) == (503, "draining")
+        status, body = await running.get("/readyz")
+        assert (status, json.loads(body)["reason"]) == (503, "draining")
         late_reader, _ = await running.connect(b"late")
         running.replica._stop_asked(False)  # the second time: at once
         for one in (reader, late_reader):
@@ -183,14 +185,14 @@ async def test_until_redis_is_there_it_is_alive_but_not_ready() -> None:
     try:
 
         async def answers() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return (await running.get("/livez")).status_code == 200
+            with contextlib.suppress(aiohttp.ClientError):
+                return (await running.get("/livez"))[0] == 200
             return False
 
         await eventually(answers, "the replica to answer", seconds=20)
-        response = await running.get("/readyz")
-        assert response.status_code == 503
-        assert "waiting for Redis at 127.0.0.1:" in response.json()["reason"]
+        status, body = await running.get("/readyz")
+        assert status == 503
+        assert "waiting for Redis at 127.0.0.1:" in json.loads(body)["reason"]
         reader, _ = await running.knock()
         assert b"Redis is away" in await asyncio.wait_for(reader.read(), 10)
     finally:

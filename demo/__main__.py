@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator
+from shutil import get_terminal_size
 from typing import Any, TypeVar
 
 from demo.live import live_line, summary, verdict
@@ -72,7 +73,6 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
             simulator.start()
             _say_where(stack)
             started_at, parent = time.monotonic(), os.getppid()
-            overwrites = sys.stdout.isatty() and not is_verbose
             while seconds is None or time.monotonic() - started_at < seconds:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), 1.0)
@@ -85,6 +85,8 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
                     break
                 oracle.look(time.time())
                 line = live_line(oracle.counts, oracle.recent(), await status.ask(), time.monotonic() - started_at)
+                # A line that would wrap cannot be overwritten.
+                overwrites = sys.stdout.isatty() and not is_verbose and len(line) < get_terminal_size().columns
                 print(f"\r\033[K{line}" if overwrites else line, end="" if overwrites else "\n", flush=True)
             ran_seconds = time.monotonic() - started_at
             await simulator.terminate()

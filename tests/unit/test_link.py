@@ -1,8 +1,9 @@
 """The link: against a real server, and against a scripted one that breaks the protocol."""
 
 import asyncio
+import contextlib
 import ssl
-import uuid
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ class ScriptedServer:
     def __init__(self, script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any], hello: bytes) -> None:
         self._script = script
         self._hello = hello
+        self._sockets: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> RedisAddress:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -44,18 +46,26 @@ class ScriptedServer:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        await asyncio.wait_for(asyncio.gather(*self._sockets), 10)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        task = asyncio.current_task()
+        assert task is not None
+        self._sockets.add(task)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             await read_command(reader)
             writer.write(self._hello)
             await self._script(reader, writer)
             await reader.read()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        await closed(writer)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a socket and wait until it is."""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
@@ -504,23 +514,30 @@ def test_an_address_never_shows_its_password() -> None:
 
 
 @pytest.fixture
-async def unix_address(tmp_path: Any, valkey: Process) -> AsyncIterator[RedisAddress]:
-    """The real server behind a socket in a folder."""
+async def unix_address(valkey: Process) -> AsyncIterator[RedisAddress]:
+    """The real server behind a socket in the file system."""
+    sockets: set[asyncio.Task[Any]] = set()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65_536):
-            writer.write(data)
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        await closed(writer)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        sockets.add(task)
         upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
-        await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer), return_exceptions=True)
+        await asyncio.gather(copy(reader, upstream_writer), copy(upstream_reader, writer))
 
-    path = f"/tmp/notify-{uuid.uuid4().hex}.sock"  # short: the system allows about 100 characters
-    server = await asyncio.start_unix_server(serve, path)
-    yield RedisAddress("localhost", 6379, path=path)
-    server.close()
-    await server.wait_closed()
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path may be longer than a socket's name may be
+        path = f"{folder}/redis.sock"
+        server = await asyncio.start_unix_server(serve, path)
+        yield RedisAddress("localhost", 6379, path=path)
+        server.close()
+        await asyncio.wait_for(asyncio.gather(*sockets), 10)
+        await server.wait_closed()
 
 
 async def test_a_unix_socket_will_do(unix_address: RedisAddress) -> None:

@@ -123,7 +123,7 @@ async def test_health_is_degraded_until_the_relay_is_heard(running: Running, red
     async def healthy() -> bool:
         return bool(json.loads((await running.get("/health"))[1])["consumer_running"])
 
-    await eventually(healthy, "the beat", seconds=10)
+    await eventually(healthy, "the beat", seconds=30)
     assert json.loads((await running.get("/health"))[1])["status"] == "healthy"
 
 
@@ -153,7 +153,7 @@ async def test_a_replica_that_goes_takes_nobody_and_waits_for_closing_clients(re
         await eventually(running.is_ready, "the replica to be ready", seconds=20)
         reader, writer = await running.connect()
         running.replica._stop_asked(False)
-        await eventually(lambda: not running.replica._takes_clients, "the drain to begin", seconds=10)
+        await eventually(lambda: not running.replica._takes_clients, "the drain to begin", seconds=30)
         late, _ = await running.knock(b"late")
         said = await asyncio.wait_for(late.read(), 10)
         assert said.startswith(b"HTTP/1.1 503 ")
@@ -173,7 +173,7 @@ async def test_handshakes_that_wait_when_the_replica_goes_are_not_left_hanging(r
     """A stalled Redis, and a stop in the middle of it."""
     await redis.call("CLIENT", "PAUSE", 1_500, "ALL", timeout_seconds=5)
     reader, _ = await running.knock(b"waiting")
-    await eventually(lambda: running.replica._connections.joining == 1, "the handshake", seconds=10)
+    await eventually(lambda: running.replica._connections.joining == 1, "the handshake", seconds=30)
     running.replica._stop_asked(True)
     said = await asyncio.wait_for(reader.read(), 10)
     assert said.startswith(b"HTTP/1.1 503 ")

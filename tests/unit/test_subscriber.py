@@ -70,7 +70,7 @@ class Replica:
         member = ScriptedMember(None, user_id)
         member.on_close = lambda: self.hub.leave(member)
         self.hub.join(member, user_id)
-        await eventually(lambda: member.opened_times == 1, f"{user_id} to be let in", seconds=10)
+        await eventually(lambda: member.opened_times == 1, f"{user_id} to be let in", seconds=30)
         return member
 
     async def end(self) -> None:
@@ -85,7 +85,7 @@ def data_of(member: ScriptedMember) -> list[bytes]:
 
 async def gets(member: ScriptedMember, *data: bytes) -> None:
     """Wait until a member has got exactly this."""
-    await eventually(lambda: len(data_of(member)) >= len(data), lambda: f"{data}, got {data_of(member)}", seconds=10)
+    await eventually(lambda: len(data_of(member)) >= len(data), lambda: f"{data}, got {data_of(member)}", seconds=30)
     assert data_of(member) == list(data)
 
 
@@ -172,7 +172,7 @@ async def test_a_stream_is_unsubscribed_some_time_after_its_last_client(replica:
     async def nobody() -> bool:
         return await listeners() == 0
 
-    await eventually(nobody, "the stream to be dropped", seconds=10)
+    await eventually(nobody, "the stream to be dropped", seconds=30)
     again = await replica.connect("ann")
     assert await listeners() == 1
     replica.hub.leave(again)
@@ -183,7 +183,7 @@ async def test_redis_that_is_not_there_yet_is_waited_for(settings: RedisSettings
     replica = Replica(settings.model_copy(update={"redis_timeout_seconds": 0.01}))
     assert not replica.subscriber.is_up
     try:
-        await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=10)
+        await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=30)
     finally:
         await replica.end()
 
@@ -220,7 +220,7 @@ async def test_a_lost_link_is_made_anew_and_what_was_missed_is_pushed_in_order(
     for number in (2, 3):
         await publisher.publish(stream("ann"), b"%d" % number)
     await gets(ann, b"1", b"2", b"3")
-    await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=10)
+    await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=30)
     await publisher.publish(stream("ann"), b"4")
     await publisher.publish(stream("bob"), b"5")
     await gets(ann, b"1", b"2", b"3", b"4")
@@ -240,10 +240,10 @@ async def test_links_that_are_cut_again_and_again_lose_and_double_nothing(
                 await kill("live")
             with contextlib.suppress(AssertionError):  # not there before the first gap
                 await kill("history")
-    await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=10)
+    await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=30)
     for target in (stream("ann"), GLOBAL):
         await publisher.publish(target, b"end")
-    await eventually(lambda: len(data_of(ann)) >= 122, lambda: f"122, got {len(data_of(ann))}", seconds=10)
+    await eventually(lambda: len(data_of(ann)) >= 122, lambda: f"122, got {len(data_of(ann))}", seconds=30)
     got = [data for data in data_of(ann) if data != b"end"]
     assert [data for data in got if int(data) % 2] == [b"%d" % number for number in range(1, 120, 2)]
     assert [data for data in got if not int(data) % 2] == [b"%d" % number for number in range(0, 120, 2)]
@@ -256,7 +256,7 @@ async def test_handshakes_that_wait_when_the_link_is_lost_are_answered_by_the_ne
     member = ScriptedMember()
     await kill("live")
     replica.hub.join(member, "bob")
-    await eventually(lambda: member.opened_times == 1, "the handshake", seconds=10)
+    await eventually(lambda: member.opened_times == 1, "the handshake", seconds=30)
 
 
 async def test_a_link_that_does_not_answer_is_found_by_the_probe(
@@ -272,7 +272,7 @@ async def test_a_link_that_does_not_answer_is_found_by_the_probe(
         await publisher.publish(stream("ann"), b"1")
         await gets(ann, b"1")
         assert first.is_lost
-        await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=10)
+        await eventually(lambda: replica.subscriber.is_up, "the subscription", seconds=30)
     finally:
         await replica.end()
 
@@ -285,7 +285,7 @@ async def test_a_deaf_link_is_found_by_the_beat_it_did_not_hear(
     try:
         ann = await replica.connect("ann")
         await publisher.beat()
-        await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=10)
+        await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=30)
         first = replica.subscriber._link
         await publisher.publish(stream("ann"), b"1", heard=False)
         await publisher.beat(heard=False)
@@ -299,16 +299,24 @@ async def test_a_deaf_link_is_found_by_the_beat_it_did_not_hear(
 async def test_a_live_link_is_kept_by_its_probes(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.02)
+    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.25)
     replica = Replica(settings)
     try:
         await replica.connect("ann")
         first = replica.subscriber._link
-        for _ in range(50):
+        probes: list[int] = []
+        read_beat = replica.subscriber._read_beat
+
+        async def counted(link: Link) -> int:
+            probes.append(await read_beat(link))
+            return probes[-1]
+
+        replica.subscriber._read_beat = counted  # type: ignore[method-assign]
+        while len(probes) < 3:
             await publisher.beat()
-            await asyncio.sleep(0.005)
         assert replica.subscriber._link is first
         assert replica.subscriber.hears_relay
+        assert probes == sorted(probes)
     finally:
         await replica.end()
 
@@ -316,19 +324,19 @@ async def test_a_live_link_is_kept_by_its_probes(
 async def test_a_beat_that_redis_lost_is_no_loss_of_ours(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.02)
+    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.25)
     replica = Replica(settings)
     try:
         await replica.connect("ann")
         for _ in range(5):
             await publisher.beat()
-        await eventually(lambda: replica.subscriber._beat == 5, "the beats", seconds=10)
+        await eventually(lambda: replica.subscriber._beat == 5, "the beats", seconds=30)
         first = replica.subscriber._link
         publisher.beats = 0
         await redis.call("DEL", KEYS.life("g"), timeout_seconds=5)
-        await eventually(lambda: replica.subscriber._beat == 0, "the probe", seconds=10)
+        await eventually(lambda: replica.subscriber._beat == 0, "the probe", seconds=30)
         await publisher.beat()
-        await eventually(lambda: replica.subscriber._beat == 1, "the beat", seconds=10)
+        await eventually(lambda: replica.subscriber._beat == 1, "the beat", seconds=30)
         assert replica.subscriber._link is first
     finally:
         await replica.end()
@@ -341,8 +349,8 @@ async def test_a_silent_relay_is_noticed(
     await replica.connect("ann")
     assert not replica.subscriber.hears_relay
     await publisher.beat()
-    await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=10)
-    await eventually(lambda: not replica.subscriber.hears_relay, "its silence", seconds=10)
+    await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=30)
+    await eventually(lambda: not replica.subscriber.hears_relay, "its silence", seconds=30)
     assert replica.subscriber.is_up
 
 
@@ -382,7 +390,7 @@ async def test_a_hole_that_the_log_cannot_fill_closes_its_clients(
         await publisher.publish(stream("ann"), b"%d" % number, heard=number in (1, 5))
         if number == 4:
             await redis.call("XTRIM", KEYS.log(stream("ann")), "MAXLEN", 2, timeout_seconds=5)
-    await eventually(lambda: ann.closed is not None, "ann to be closed", seconds=10)
+    await eventually(lambda: ann.closed is not None, "ann to be closed", seconds=30)
     assert ann.closed is CloseCode.GAP
     assert bob.closed is None
     assert replica.history.gaps == {"unfillable": 1}
@@ -397,7 +405,7 @@ async def test_a_log_that_is_gone_is_a_hole(replica: Replica, publisher: Publish
     await publisher.publish(stream("ann"), b"2", heard=False)
     await redis.call("DEL", KEYS.log(stream("ann")), timeout_seconds=5)
     replica.hub.suspect(next(audience for audience in replica.hub.audiences if audience.name == stream("ann")))
-    await eventually(lambda: ann.closed is CloseCode.GAP, "ann to be closed", seconds=10)
+    await eventually(lambda: ann.closed is CloseCode.GAP, "ann to be closed", seconds=30)
 
 
 async def test_entries_that_are_not_ours_do_not_end_the_replica(
@@ -407,7 +415,7 @@ async def test_entries_that_are_not_ours_do_not_end_the_replica(
     await redis.call("XADD", KEYS.log(stream("ann")), "1-0", "m", b"what is this", timeout_seconds=5)
     publisher.seqs[stream("ann")] = 1
     await publisher.publish(stream("ann"), b"2")
-    await eventually(lambda: ann.closed is CloseCode.GAP, "ann to be told of the hole", seconds=10)
+    await eventually(lambda: ann.closed is CloseCode.GAP, "ann to be told of the hole", seconds=30)
     await publisher.publish(stream("bob"), b"1", heard=False)
     await publisher.publish(stream("bob"), b"2")
     await gets(bob, b"1", b"2")
@@ -460,11 +468,11 @@ async def test_a_cancelled_replica_leaves_no_connection(
     await replica.connect("ann")
     await publisher.publish(stream("ann"), b"1", heard=False)
     await publisher.publish(stream("ann"), b"2")
-    await eventually(lambda: replica.history.gaps["filled"] == 1, "the history link", seconds=10)
+    await eventually(lambda: replica.history.gaps["filled"] == 1, "the history link", seconds=30)
     await replica.end()
 
     async def alone() -> bool:
         return b"unit-gateway" not in bytes(await redis.call("CLIENT", "LIST", timeout_seconds=5))
 
-    await eventually(alone, "its connections to be gone", seconds=10)
+    await eventually(alone, "its connections to be gone", seconds=30)
     replica.hub.on_flood(True)

@@ -329,7 +329,7 @@ class Replica:
 _SETTINGS: Final = RedisSettings(_env_file=None)  # type: ignore[call-arg]
 
 
-def run(seed: int, faults: Faults = Faults(), steps: int = 300) -> str | None:  # noqa: B008 - frozen
+def run(seed: int, faults: Faults = Faults(), steps: int = 300) -> str | None:
     """One world. Gives what went wrong, or None."""
     chance = random.Random(seed)
     world = World(chance, faults)

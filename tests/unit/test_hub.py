@@ -201,7 +201,7 @@ async def test_who_joins_gets_what_comes_afterwards_and_not_what_is_still_due() 
     await idle(replica)
     assert sorted(data_of(first)) == [b"after", b"before", b"before too"]
     assert data_of(second) == [b"after"]
-    assert data_of(third) == []
+    assert third.writes == []
 
 
 async def test_who_joins_during_a_fan_out_gets_the_next_one() -> None:
@@ -252,6 +252,18 @@ async def test_handshakes_wait_for_both_streams() -> None:
     assert member.opened_times == 0
     replica.hub.joined(everyone, Meta(), {})
     assert member.opened_times == 1
+
+
+async def test_a_handshake_waits_for_its_own_stream_when_that_of_everyone_is_there() -> None:
+    replica = Replica()
+    replica.join("ann")
+    member = ScriptedMember()
+    replica.hub.join(member, "bob")
+    assert member.opened_times == 0
+    assert replica.hub.waiting == [member]
+    replica.subscribe()
+    assert member.opened_times == 1
+    assert replica.hub.waiting == []
 
 
 async def test_handshakes_of_a_stream_that_is_subscribed_are_answered_at_once() -> None:
@@ -347,6 +359,16 @@ async def test_wanted_streams_are_given_a_batch_at_a_time_in_order() -> None:
         hub.join(ScriptedMember(), f"u{number}")
     names = [[audience.name.name for audience in hub.take_wanted(2)] for _ in range(4)]
     assert names == [["global", "u0"], ["u1", "u2"], ["u3", "u4"], []]
+
+
+async def test_when_all_are_subscribed_anew_none_is_wanted_any_more() -> None:
+    hub = Hub(KEYS)
+    hub.join(ScriptedMember(), "ann")
+    hub.forget_wanted()
+    assert hub.take_wanted(10) == []
+    assert [audience.name.name for audience in hub.audiences] == ["global", "ann"]
+    hub.join(ScriptedMember(), "bob")
+    assert [audience.name.name for audience in hub.take_wanted(10)] == ["bob"]
 
 
 async def test_a_stream_whose_last_client_has_left_lingers_and_is_dropped_then() -> None:

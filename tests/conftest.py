@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import blockbuster_ctx
 from harness.servers import chosen_kind, start_apache_kafka
 from harness.stage import Stage
 
@@ -19,6 +20,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _SCENARIOS in item.path.parents:
             item.add_marker("scenario")
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A blocking call of our own code within an event loop is an error. Scenarios run it in processes."""
+    if request.node.get_closest_marker("scenario"):
+        yield
+        return
+    with blockbuster_ctx(["gateway", "relay", "shared"]) as blocking:
+        # The Lua scripts, a few kilobytes, once in the life of a process.
+        blocking.functions["io.BufferedReader.read"].can_block_in("relay/publisher.py", "__init__")
+        yield
 
 
 @pytest.fixture(scope="session")

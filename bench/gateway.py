@@ -54,7 +54,7 @@ class Publisher:
 async def c_loop(burst: int) -> float:
     """Deliveries per CPU-second of the bare loop."""
     port = free_port()
-    calls = max(200, 4_000 // burst)
+    calls = max(100, 1_500 // burst)
     limit = await asyncio.create_subprocess_exec(
         build("limit"), str(port), str(CLIENTS), str(calls), str(burst), stdout=asyncio.subprocess.PIPE
     )

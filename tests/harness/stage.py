@@ -160,11 +160,11 @@ class Stage:
         self.gateways.append(gateway)
         return gateway
 
-    async def start(self, *services: Process) -> None:
+    async def start(self, *services: Process, seconds: float = 30.0) -> None:
         """Start services together and wait until all are ready."""
         for service in services:
             service.start()
-        await asyncio.gather(*(service.wait_until_ready() for service in services))
+        await asyncio.gather(*(service.wait_until_ready(seconds) for service in services))
 
     async def start_relay_and_replicas(self, replicas: int = 2) -> tuple[Process, list[Process]]:
         """The usual cast."""

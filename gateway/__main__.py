@@ -1,7 +1,9 @@
 """`python -m gateway`: one gateway replica. Settings come from the environment."""
 
+import contextlib
 import resource
 import sys
+from typing import Final
 
 from gateway.replica import Replica, ReplicaSettings
 from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
@@ -9,6 +11,8 @@ from shared.errors import NotifyError, SettingsError
 from shared.logging import configure_logging, get_logger
 from shared.runner import run
 from shared.settings import RedisSettings, ServiceSettings, load
+
+OPEN_MAX: Final = 10_240
 
 
 def main() -> int:
@@ -43,8 +47,11 @@ async def serve(settings: ReplicaSettings) -> None:
 
 def raise_open_file_limit() -> None:
     """Let this process open as many files as it may: each client is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no limit, and takes no more than its OPEN_MAX (setrlimit(2) there).
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, OPEN_MAX)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,16 @@ from gateway.admission.handshake import Handshake, refusal_answer, switching_pro
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.close_codes import CloseCode
 from gateway.frames import PING, PONG_HEADER, close_frame
-from gateway.hub import Audience, Hub
+from gateway.hub import Audience, Hub, count_within
 from gateway.inbound import Inbound
 from gateway.settings import ConnectionSettings
 from gateway.wheel import Wheel
 
 CLOSE_SECONDS: Final = 2
 """For a client to answer a close frame; then the socket is gone."""
+
+RESUME_BYTES: Final = 64 * 1024
+"""Of what was held, handed to the transport at once: as much as makes it pause again."""
 
 _EMPTY_PONG_BYTES: Final = 6
 
@@ -47,10 +50,14 @@ class Connections:
         """Connections closed by us, by close code."""
 
     def held(self, change_bytes: int) -> None:
-        """Account for bytes held or let go. Above the bound for all, the largest holder goes."""
+        """Account for bytes held or let go. Above the bound for all the largest holders go, a few
+        more than need be, so that the next ones are not looked for at once."""
         self.held_bytes += change_bytes
-        while self.held_bytes > self.settings.max_buffered_bytes:
-            max(self.holding, key=lambda connection: connection.held_bytes).close(CloseCode.SLOW_CONSUMER)
+        if change_bytes > 0 and self.held_bytes > self.settings.max_buffered_bytes:
+            for connection in sorted(self.holding, key=lambda connection: -connection.held_bytes):
+                if self.held_bytes <= self.settings.max_buffered_bytes * 7 // 8:
+                    break
+                connection.close(CloseCode.SLOW_CONSUMER)
 
 
 class Connection(asyncio.Protocol):
@@ -181,10 +188,18 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._heard = True  # it reads: that is an answer, too
         held = self._let_go()
-        if not self._is_closing:
-            self.write = self._transport.write
-            if held:
-                self.write(b"".join(held))
+        if self._is_closing:
+            return
+        self.write = self._transport.write
+        while held:
+            # A part at a time: what the transport holds is counted nowhere, so it must stay little.
+            count = count_within(held, RESUME_BYTES)
+            self._transport.write(b"".join(held[:count]))
+            held = held[count:]
+            if self._held is not None:  # paused again
+                for data in held:
+                    self._hold(data)
+                return
 
     def _hold(self, data: bytes) -> None:
         assert self._held is not None

@@ -22,7 +22,11 @@ from gateway.connection import Connection, Connections
 from gateway.settings import AdmissionSettings
 
 SOCKETS_RESERVE: Final = 100
-"""Sockets above the limit of connections that may ask for HTTP routes, or be told to go."""
+"""Sockets above the limit of connections that may ask for HTTP routes."""
+
+REFUSALS_RESERVE: Final = 50
+"""Sockets above those that are told to go. Whoever comes then is cut off without a word: together
+they stay within settings.FILE_RESERVE."""
 
 LINGER_SECONDS: Final = 2
 """After a refusal the rest of what the client sends is read and dropped for this long: closing a
@@ -56,10 +60,10 @@ class Doorkeeper:
         return self._http()
 
     @property
-    def is_full(self) -> bool:
-        """So many sockets of clients are open, whatever became of them, that one more is too many."""
+    def excess_sockets(self) -> int:
+        """Open sockets of clients, whatever became of them, above those that may be; less than 1 is fine."""
         http = len(self._server_state.connections) if self._server_state else 0
-        return len(self.doors) + self.connections.sockets + http > self._limit + SOCKETS_RESERVE
+        return len(self.doors) + self.connections.sockets + http - self._limit - SOCKETS_RESERVE
 
     def refuse_for_now(self) -> Refusal | None:
         """None if one more client can be taken at this moment."""
@@ -90,11 +94,14 @@ class Door(asyncio.Protocol):
         keeper.doors.add(self)
         keeper.connections.wheel.set(self, keeper.settings.head_seconds)
         # Sockets that have not said a thing yet are clients, too, as far as open files go.
-        if keeper.is_full:
+        excess = keeper.excess_sockets
+        if excess > REFUSALS_RESERVE:
+            self._transport.abort()
+        elif excess > 0:
             self._refuse(unavailable("This replica is full; connect again.", spread_ms()), None)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._transport.is_closing():
             return
         # What was searched before is not searched again, but for an end that came in two parts.
         searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)

@@ -104,6 +104,7 @@ class History:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._requested:
+                    await self._hub.drained.wait()
                     await self._read(link, list(self._requested.items())[:STREAMS_AT_ONCE])
                     backoff.reset()
         finally:

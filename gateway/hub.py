@@ -115,22 +115,31 @@ class Group:
 
     def _start(self, deliveries: Counter[bytes]) -> int:
         """Fix the receivers of what is due, or of its first part when it is much."""
-        count = _count_within(self._due, FAN_OUT_BYTES) if not self._joiners else len(self._due)
+        count = count_within(self._due, FAN_OUT_BYTES)
         due, self._due = self._due[:count], self._due[count:]
         types, self._due_types = self._due_types[:count], self._due_types[count:]
         self._receivers = list(self.members)
         self._blob = due[0] if count == 1 else b"".join(due)
         _count_deliveries(deliveries, types, len(self._receivers))
-        for member, since in self._joiners:
+        if self._joiners:
+            self._take_in_joiners(due, types, deliveries)
+        return len(self._blob)
+
+    def _take_in_joiners(self, due: list[bytes], types: list[bytes], deliveries: Counter[bytes]) -> None:
+        """Make members of those who joined before the end of `due`, and give them their share of it."""
+        joiners, count = self._joiners, len(due)
+        self._joiners = [(member, since - count) for member, since in joiners if since > count]
+        taken = [(member, since) for member, since in joiners if since <= count]
+        # All are members before the first write: a write may close its member, or another one, and
+        # whoever leaves then must find its place.
+        self.members.update(member for member, _ in taken)
+        for member, since in taken:
             if since < count:
                 member.write(b"".join(due[since:]))
                 _count_deliveries(deliveries, types[since:], 1)
-            self.members.add(member)
-        self._joiners = []
-        return len(self._blob)
 
 
-def _count_within(frames: list[bytes], limit_bytes: int) -> int:
+def count_within(frames: list[bytes], limit_bytes: int) -> int:
     """How many of the first frames stay within `limit_bytes` together; at least one."""
     size = 0
     for count, frame in enumerate(frames):
@@ -198,7 +207,9 @@ class Hub:
         self._dirty: deque[Group] = deque()
         self._turn_due = False
         self._due_bytes = 0
-        self._flooded = False
+        self.drained = asyncio.Event()
+        """Clear while so much is due that nothing more shall be read from Redis."""
+        self.drained.set()
         self.deliveries: Counter[bytes] = Counter()
         """Messages handed to connections, by type."""
         self.on_wanted: Callable[[], None] = lambda: None
@@ -348,8 +359,8 @@ class Hub:
         if self._dirty and not self._turn_due:
             self._turn_due = True
             asyncio.get_running_loop().call_soon(self._turn)
-        if self._due_bytes > DUE_BYTES_HIGH and not self._flooded:
-            self._flooded = True
+        if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():
+            self.drained.clear()
             self.on_flood(True)
 
     def _turn(self) -> None:
@@ -368,6 +379,6 @@ class Hub:
         self._turn_due = bool(dirty)
         if dirty:
             asyncio.get_running_loop().call_soon(self._turn)
-        if self._flooded and self._due_bytes < DUE_BYTES_LOW:
-            self._flooded = False
+        if self._due_bytes < DUE_BYTES_LOW and not self.drained.is_set():
+            self.drained.set()
             self.on_flood(False)

@@ -87,11 +87,13 @@ class Replica:
             await self._end([*tasks, stop])
 
     async def _clock(self) -> None:
-        """Turn the wheel each second; late ticks are made up for, one by one."""
+        """Turn the wheel each second. Ticks missed while the process did not run are left out: made
+        up for in a row, they would leave clients no time between a ping and its deadline."""
         loop = asyncio.get_running_loop()
-        start = loop.time()
+        tick_at = loop.time()
         while True:
-            await asyncio.sleep(start + self._wheel.second + 1 - loop.time())
+            tick_at = max(tick_at + 1, loop.time())
+            await asyncio.sleep(tick_at - loop.time())
             self._wheel.tick()
             self._hub.tick(self._wheel.second)
 
@@ -110,7 +112,7 @@ class Replica:
         if self._stop.is_set():
             return "draining"
         if not self._subscriber.was_up:
-            return f"not subscribed yet: waiting for Redis at {self._settings.redis.address}"
+            return "not subscribed yet: waiting for Redis"
         return None
 
     def _why_closed(self) -> str | None:
@@ -164,6 +166,8 @@ class Replica:
         deadline = asyncio.get_running_loop().time() + EXIT_SECONDS
         for door in list(self._keeper.doors):
             door.close()
+        for member in [*self._connections.open, *self._hub.waiting]:
+            member.close(CloseCode.SERVICE_RESTART)  # none are left after a drain
         # A poll, once in the life of a process, for what every closing socket would have to tell.
         while self._connections.sockets and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -49,8 +49,8 @@ class AdmissionSettings(Settings):
 
     @property
     def connection_limit(self) -> int:
-        """MAX_CONNECTIONS, or 20,000, or what the limit of open files leaves."""
-        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        """MAX_CONNECTIONS, or 20,000, or what the limit of open files, as it was raised, leaves."""
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if self.max_connections is not None:
             return self.max_connections
         return 20_000 if allowed == resource.RLIM_INFINITY else max(1, min(20_000, allowed - FILE_RESERVE))

@@ -60,12 +60,15 @@ class Stream:
     being filled they are held as well.
     """
 
-    __slots__ = ("_held", "_read_again", "_watermark", "epoch", "seq")
+    __slots__ = ("_held", "_next", "_next_when_joined", "_read_again", "epoch", "seq")
 
     def __init__(self) -> None:
         self.epoch = NO_EPOCH
         self.seq = 0
-        self._watermark: dict[bytes, int] = {}
+        # The watermark, as the next offset to be delivered: of partitions delivered from since the
+        # stream was joined, and of all when it was (shared with the streams joined at that moment).
+        self._next: dict[bytes, int] = {}
+        self._next_when_joined: Mapping[bytes, int] = {}
         self._held: list[Message] | None = []
         self._read_again = False
 
@@ -81,7 +84,7 @@ class Stream:
         Gives what arrived since, to be pushed. The stream may be filling afterwards.
         """
         self.epoch, self.seq = meta.epoch, meta.seq
-        self._watermark = {partition: offset - 1 for partition, offset in next_offsets.items()}
+        self._next_when_joined = next_offsets
         return self._release()
 
     def receive(self, message: Message) -> Verdict:
@@ -139,9 +142,13 @@ class Stream:
     def _take(self, message: Message) -> bool:
         """Move on to `message`. True if this replica's clients have not had it."""
         self.epoch, self.seq = message.epoch, message.seq
-        if message.offset <= self._watermark.get(message.partition, -1):
+        partition = message.partition
+        next_offset = self._next.get(partition)
+        if next_offset is None:
+            next_offset = self._next_when_joined.get(partition, 0)
+        if message.offset < next_offset:
             return False
-        self._watermark[message.partition] = message.offset
+        self._next[partition] = message.offset + 1
         return True
 
     def _hold(self, message: Message) -> None:

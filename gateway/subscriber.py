@@ -79,12 +79,13 @@ class Subscriber:
                 await asyncio.sleep(delay_seconds)
 
     async def _serve(self, backoff: Backoff) -> None:
+        await self._hub.drained.wait()
         link = await Link.connect(
             self._settings.address,
             name=f"{self._name}-live",
             timeout_seconds=self._settings.redis_timeout_seconds,
             on_push=self._pushed,
-            on_lost=lambda _: self._wake.set(),
+            on_lost=self._lost,
         )
         self._link = link
         try:
@@ -111,6 +112,10 @@ class Subscriber:
                 async with asyncio.timeout_at(probe_at):
                     await self._wake.wait()
             self._wake.clear()
+            if not self._hub.drained.is_set():
+                # The link is not read: no answer would come. Fan-out drains the hub in any case.
+                await self._hub.drained.wait()
+                probe_at = loop.time() + PROBE_SECONDS
             if loop.time() >= probe_at:
                 await self._probe(link)
                 probe_at = loop.time() + PROBE_SECONDS
@@ -166,26 +171,38 @@ class Subscriber:
         A beat is counted and published at once, so on this one link its message comes before any
         reply that counts it. One that is counted but was not heard means that we are deaf.
         """
+        heard = self._beat
         beat = await self._read_beat(link)
         if beat > self._beat:
             raise RedisUnavailable(f"deaf: the relay's beat is {beat}, the last one heard {self._beat}")
-        self._beat = beat  # lower when Redis lost it
+        if beat < heard:
+            self._beat = beat  # Redis has lost it
 
     async def _read_beat(self, link: Link) -> int:
         reply = await link.call("HGET", self._keys.life(GLOBAL_BUCKET), "beat", timeout_seconds=PROBE_SECONDS)
         return int(reply or 0)
 
+    def _lost(self, _reason: str) -> None:
+        self.is_up = False
+        self._wake.set()
+
     def _pushed(self, push: Sequence[Any]) -> None:
         kind, channel, payload = push
         if kind == b"smessage":
             if channel == self._beat_channel:
-                self._beat = int(payload)
-                self._beat_at = asyncio.get_running_loop().time()
+                self._heard_beat(payload)
             else:
                 self._hub.receive(channel, payload)
         elif kind == b"sunsubscribe" and self._link is not None:
             # Nobody asked for it: the slot has moved away, and nothing would come any more.
             self._link.close()
+
+    def _heard_beat(self, payload: bytes) -> None:
+        if not payload.isdigit():
+            log.error("not a beat of ours, ignored", channel=self._beat_channel.decode())
+            return
+        self._beat = int(payload)
+        self._beat_at = asyncio.get_running_loop().time()
 
     def _flooded(self, flooded: bool) -> None:
         """Read the link no further while the replica has more due than it can send. Redis buffers

@@ -9,8 +9,18 @@ from typing import Any
 
 import structlog
 
-# Chatty or secret-bearing below WARNING: websockets prints frames, uvicorn and aiokafka each request.
-_QUIET_LIBRARIES = ("websockets", "uvicorn", "uvicorn.access", "uvicorn.error", "aiokafka", "asyncio", "httptools")
+# From which level on a library's lines are let through. Chatty or secret-bearing below WARNING:
+# websockets prints frames, aiokafka each request. uvicorn warns of each malformed request, so that
+# any client could fill the log.
+_LIBRARIES = {
+    "aiokafka": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "httptools": logging.WARNING,
+    "uvicorn": logging.ERROR,
+    "uvicorn.access": logging.ERROR,
+    "uvicorn.error": logging.ERROR,
+    "websockets": logging.WARNING,
+}
 
 
 def configure_logging(*, level: str, format_: str, service: str) -> None:
@@ -42,11 +52,11 @@ def configure_logging(*, level: str, format_: str, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in _QUIET_LIBRARIES:
+    for name, least in _LIBRARIES.items():
         library = logging.getLogger(name)
         library.handlers[:] = []
         library.propagate = True
-        library.setLevel(logging.WARNING)
+        library.setLevel(least)
     structlog.contextvars.bind_contextvars(service=service)
 
 

@@ -1,4 +1,4 @@
 """From a request's head to who connects and what they want, or to a refusal. Pure.
 
-request (bytes to fields) -> handshake (is it one?) -> identity (who?) -> admit (all of it).
+request (bytes to fields) -> handshake (is it one?) -> locality (from where?) -> admit (all of it).
 """

@@ -24,7 +24,7 @@ from scripted import (
 
 from gateway.admission.handshake import PLAIN, Handshake
 from gateway.close_codes import CloseCode
-from gateway.connection import CLOSE_SECONDS, Connection, Connections
+from gateway.connection import CLOSE_SECONDS, RESUME_BYTES, Connection, Connections
 from gateway.frames import text_frame
 from gateway.hub import Hub
 from gateway.settings import ConnectionSettings
@@ -323,6 +323,29 @@ def test_a_client_may_be_owed_so_much_and_no_more() -> None:
     assert transport.take() == b""
     replica.tick(CLOSE_SECONDS + 1)
     assert transport.is_aborted
+
+
+def test_a_client_that_resumes_for_a_moment_is_still_counted() -> None:
+    replica = Replica(slow_client_bytes=1_000_000)
+    connection, transport = replica.open()
+    connection.pause_writing()
+    for _ in range(900):
+        connection.write(b"x" * 1_000)
+    taken: list[bytes] = []
+
+    def take_once(data: bytes) -> None:
+        taken.append(data)
+        connection.pause_writing()
+
+    transport.write = take_once  # type: ignore[method-assign]
+    connection.resume_writing()
+    (part,) = taken
+    assert len(part) <= RESUME_BYTES
+    assert connection.held_bytes == replica.connections.held_bytes == 900_000 - len(part)
+    connection.write(b"last")
+    while connection.held_bytes:
+        connection.resume_writing()
+    assert b"".join(taken) == b"x" * 900_000 + b"last"
 
 
 def test_when_all_together_are_owed_too_much_the_largest_go_first() -> None:

@@ -18,9 +18,9 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.connection import Connection, Connections
-from gateway.door import LINGER_SECONDS, SOCKETS_RESERVE, Door, Doorkeeper
+from gateway.door import LINGER_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE, Door, Doorkeeper
 from gateway.hub import Hub
-from gateway.settings import AdmissionSettings, ConnectionSettings
+from gateway.settings import FILE_RESERVE, AdmissionSettings, ConnectionSettings
 from gateway.stream import Meta
 from gateway.wheel import Wheel
 from shared.keys import Keys
@@ -276,6 +276,16 @@ def test_sockets_that_have_said_nothing_count_too() -> None:
     silent = [house.come() for _ in range(1 + SOCKETS_RESERVE)]
     assert all(transport.take() == b"" for transport in silent)
     assert answer(house.come())[0] == 503
+
+
+def test_above_those_who_are_told_to_go_a_crowd_is_cut_off_without_a_word() -> None:
+    house = House(max_connections=1)
+    crowd = [house.come() for _ in range(1 + SOCKETS_RESERVE + REFUSALS_RESERVE)]
+    assert not any(transport.is_aborted for transport in crowd)
+    transport = house.come()
+    assert transport.is_aborted
+    assert transport.take() == b""
+    assert SOCKETS_RESERVE + REFUSALS_RESERVE < FILE_RESERVE
 
 
 # To uvicorn, over real sockets

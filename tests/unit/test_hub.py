@@ -232,6 +232,36 @@ async def test_who_joins_gets_messages_in_order_when_much_is_due() -> None:
     assert [data[:2] for data in data_of(joiner)] == [b"10", b"11", b"12", b"13"]
 
 
+async def test_a_joiner_that_its_first_write_closes_is_gone_for_good() -> None:
+    replica = Replica()
+    replica.join()
+    replica.publish(b"1")
+    slow, other = replica.join("bob"), replica.join("eve")
+    replica.publish(b"2")
+    for member, victim in ((slow, slow), (other, slow)):
+        member.write = lambda data, victim=victim: victim.close(CloseCode.SLOW_CONSUMER)
+    await turn()
+    (group,) = replica.audience().groups.values()
+    assert slow not in group.everyone()
+    assert replica.audience("bob").is_idle
+
+
+async def test_a_joiner_does_not_make_writes_larger() -> None:
+    replica = Replica()
+    stayer = replica.join()
+    replica.publish(b"first")
+    joiner = replica.join("bob")
+    sizes: list[int] = []
+    stayer.write = lambda data: sizes.append(len(data))
+    count = 3 * FAN_OUT_BYTES // 1_000
+    for _ in range(count):
+        replica.publish(b"x" * 1_000)
+    while any(group.has_due for group in replica.audience().groups.values()):
+        await turn()
+    assert max(sizes) <= FAN_OUT_BYTES
+    assert data_of(joiner) == [b"x" * 1_000] * count
+
+
 async def test_what_joiners_get_is_counted() -> None:
     replica = Replica()
     replica.join()

@@ -182,8 +182,10 @@ def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, files: int) -> None:
+    """A limit of open files as `raise_open_file_limit` leaves it: the soft one is the hard one."""
+
     def getrlimit(_: Any) -> tuple[int, int]:
-        return (min(files, 1024) if files >= 0 else 1024, files)
+        return (files, files)
 
     monkeypatch.setattr(resource, "getrlimit", getrlimit)
 

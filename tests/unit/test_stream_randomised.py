@@ -128,7 +128,7 @@ class WatermarkAlsoRisesWithoutDelivery(Stream):
     """Joining anew takes the place of Redis for that of the clients."""
 
     def begin_fill(self) -> bool:
-        self._watermark = {partition: offset + 1 for partition, offset in self._watermark.items()}
+        self._next = {partition: offset + 1 for partition, offset in self._next.items()}
         return super().begin_fill()
 
 

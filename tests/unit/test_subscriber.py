@@ -461,6 +461,22 @@ async def test_a_flood_pauses_the_link_and_resumes_it(replica: Replica, publishe
     await gets(ann, b"1")
 
 
+async def test_a_link_lost_in_a_flood_is_made_again_when_the_flood_is_over(
+    replica: Replica, publisher: Publisher, redis: Link
+) -> None:
+    ann = await replica.connect("ann")
+    replica.hub.drained.clear()
+    replica.hub.on_flood(True)
+    await redis.call("CLIENT", "KILL", "TYPE", "PUBSUB", timeout_seconds=5)
+    await publisher.publish(stream("ann"), b"1", heard=False)
+    replica.hub.on_flood(False)  # the link that was paused learns that it is lost
+    await eventually(lambda: not replica.subscriber.is_up, "the loss to be noticed")
+    await asyncio.sleep(0.3)  # longer than the first backoff: nothing must happen in it
+    assert not replica.subscriber.is_up
+    replica.hub.drained.set()
+    await gets(ann, b"1")
+
+
 async def test_a_cancelled_replica_leaves_no_connection(
     settings: RedisSettings, publisher: Publisher, redis: Link
 ) -> None:

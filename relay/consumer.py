@@ -7,6 +7,7 @@ assignment whose starts were set.
 
 import asyncio
 import contextlib
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -39,6 +40,10 @@ FETCH_BYTES: Final = 16 * 1024 * 1024
 GIVE_UP_SECONDS: Final = 30.0
 """For how long each read may fail before the relay leaves it to its supervisor."""
 
+CALM_SECONDS: Final = 5.0
+"""For how long reads must succeed until a failure counts as over. One partition may fail each time
+that it is fetched while reads of the others succeed in between."""
+
 METADATA_MS: Final = 30_000
 """How old the list of partitions may be: a new partition is read after so long, from its beginning."""
 
@@ -56,6 +61,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self.is_moved = True
         self._settings = settings
         self._failing_since: float | None = None
+        self._calm_since: float | None = None
         self._log = get_logger(__name__)
         self._kafka: AIOKafkaConsumer | None = None
         self._admin: AIOKafkaAdminClient | None = None
@@ -72,7 +78,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         """The next records, at most `batch_events`, each partition's in the order of its offsets;
         none after 0.2 s without, and during a rebalance.
 
-        Nothing when `is_moved` is set. Raises RelayStopped for what does not mend by itself.
+        Nothing when `is_moved` is set, which a failure does too: aiokafka may have given records of
+        other partitions to the call that failed, and would go on behind them. Raises RelayStopped for
+        what does not mend by itself.
         """
         assert self._kafka is not None
         try:
@@ -81,7 +89,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 records = await self._kafka.getmany(
                     timeout_ms=int(READ_SECONDS * 1000), max_records=self._settings.batch_events
                 )
-        except TimeoutError:
+        except TimeoutError:  # aiokafka takes records out of its buffer only in the step that returns them
             return {}
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
             if not self.is_moved:
@@ -89,11 +97,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 self.is_moved = True
             return {}
         except KafkaError as error:
+            self.is_moved = True
             await self._failed_to_read(error)
             return {}
-        except UnicodeDecodeError as error:  # the name of a record's header; aiokafka gets no further
-            raise RelayStopped(f"a record in {self._assigned_names} has a header without a name: {error}") from None
-        self._failing_since = None
+        except Exception as error:  # a codec's own, or a header's name that is not UTF-8: it comes again
+            self.is_moved = True
+            raise RelayStopped(f"{self._unreadable()} cannot be decoded: {error!r}") from None
+        self._read_well()
         if self._kafka._fetcher.error_future.done():  # aiokafka itself tells nobody
             raise RelayStopped("aiokafka has stopped fetching")
         if self.is_moved:
@@ -210,12 +220,34 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     async def _failed_to_read(self, error: KafkaError) -> None:
         """Most of these mend, by joining again for example. Raises RelayStopped for one that does not."""
         now = time.monotonic()
+        self._calm_since = None
         if self._failing_since is None:
             self._failing_since = now
-            self._log.warning("redpanda_read_failed", error=repr(error))
+            self._log.warning("redpanda_read_failed", what=self._unreadable(), error=repr(error))
         elif now - self._failing_since > GIVE_UP_SECONDS:
-            raise RelayStopped(f"Redpanda cannot be read for {GIVE_UP_SECONDS:g} s: {error!r}") from None
+            what = self._unreadable()
+            raise RelayStopped(f"{what} cannot be read from Redpanda for {GIVE_UP_SECONDS:g} s: {error!r}") from None
         await asyncio.sleep(READ_SECONDS)
+
+    def _read_well(self) -> None:
+        if self._failing_since is None:
+            return
+        now = time.monotonic()
+        if self._calm_since is None:
+            self._calm_since = now
+        elif now - self._calm_since > CALM_SECONDS:
+            self._failing_since = self._calm_since = None
+
+    def _unreadable(self) -> str:
+        """Which record could not be read, as far as aiokafka can tell: its errors seldom name one, but
+        the iterator that raised is still in its buffer, ended, beside the offset that it came to."""
+        assert self._kafka is not None
+        for partition, result in self._kafka._fetcher._records.items():
+            records = getattr(result, "_partition_records", None)
+            iterator = getattr(records, "_records_iterator", None)
+            if records is not None and iterator is not None and inspect.getgeneratorstate(iterator) == "GEN_CLOSED":
+                return f"{partition_name(Partition(*partition))} at offset {records.next_fetch_offset}"
+        return f"one of {self._assigned_names or 'no partitions'}"
 
     async def _patiently(self, attempt: Callable[[], Awaitable[object]]) -> None:
         waiting = Waiting(self._log)

@@ -34,7 +34,7 @@ def main() -> None:
         history = load(HistorySettings)
         settings = load(RelaySettings)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - one line, before there are logs
+        print(f"relay: {error}", file=sys.stderr)  # noqa: T201 - one line, before there are logs
         sys.exit(2)
     configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
     for handler in logging.getLogger().handlers:

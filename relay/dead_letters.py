@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from relay.batch import DeadLetter
+from relay.consumer import FETCH_BYTES
 from relay.routes import DEAD_LETTER_TOPIC
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
@@ -18,6 +21,9 @@ from shared.logging import get_logger
 Headers = list[tuple[str, bytes]]
 
 HEADER_PREFIX: Final = "dlq-"
+
+GIVE_UP_SECONDS: Final = 30.0
+"""For how long letters are tried at least: refused connections cost no time, a broker's restart does."""
 
 
 def origin_headers(letter: DeadLetter) -> Headers:
@@ -47,7 +53,7 @@ def bare_headers(letter: DeadLetter) -> Headers:
 class DeadLetters:
     """Writes dead letters. One for each relay; connects when the first letter comes.
 
-    `attempts` is how often a letter is tried before the relay gives up.
+    The relay gives up on letters after 30 s, and `attempts` at least, of trying to write them.
     """
 
     def __init__(self, settings: KafkaSettings, attempts: int) -> None:
@@ -64,7 +70,8 @@ class DeadLetters:
         """
         waiting = Waiting(self._log)
         left = list(letters)
-        for attempt in range(1, self._attempts + 1):
+        began = time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 producer = await self._connected()
                 failures = await asyncio.gather(*(self._send(producer, letter) for letter in left))
@@ -75,14 +82,15 @@ class DeadLetters:
                 waiting.over("dead_letters_written")
                 return
             error = next(failure for failure in failures if failure is not None)
-            if attempt < self._attempts:
-                await waiting.wait("dead_letters_not_written", error=repr(error), letters=len(left))
-        first = left[0]
-        raise RelayStopped(
-            f"{DEAD_LETTER_TOPIC} cannot be written after {self._attempts} attempts ({error!r}), and "
-            f"{first.partition.topic}/{first.partition.number}/{first.record.offset} ({first.reason}) must go there: "
-            "see that the topic exists and may be written"
-        )
+            seconds = time.monotonic() - began
+            if attempt >= self._attempts and seconds >= GIVE_UP_SECONDS:
+                first = left[0]
+                raise RelayStopped(
+                    f"{DEAD_LETTER_TOPIC} cannot be written in {seconds:.0f} s and {attempt} attempts ({error!r}), "
+                    f"and {first.partition.topic}/{first.partition.number}/{first.record.offset} ({first.reason}) "
+                    "must go there: see that the topic exists and may be written"
+                )
+            await waiting.wait("dead_letters_not_written", error=repr(error), letters=len(left))
 
     async def stop(self) -> None:
         """Disconnect, within REDPANDA_TIMEOUT_SECONDS. May be called always."""
@@ -98,6 +106,7 @@ class DeadLetters:
                 bootstrap_servers=list(self._settings.redpanda_brokers),
                 client_id="notify-relay",
                 acks="all",
+                max_request_size=FETCH_BYTES,  # so that the broker, not we, says what is too large
                 request_timeout_ms=int(self._settings.redpanda_timeout_seconds * 1000),
             )
             try:

@@ -7,6 +7,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
 from relay.batch import DeadLetter
+from relay.consumer import FETCH_BYTES
 from relay.dead_letters import DeadLetters, bare_headers, whole_headers
 from relay.decode import Reason
 from relay.routes import Partition
@@ -55,12 +56,17 @@ class Producer:
     """Stands where aiokafka's producer does: fails as told, else keeps what it was given."""
 
     failures: list[Exception] = field(default_factory=list)
+    is_away: bool = False
+    attempts: int = 0
     largest: int = 1000
     written: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]] = field(default_factory=list)
 
     async def send_and_wait(self, topic: str, value: Any, key: Any, headers: Any) -> None:
         assert topic == "notification-dead-letters"
         await asyncio.sleep(0)
+        self.attempts += 1
+        if self.is_away:
+            raise KafkaConnectionError("gone")
         if self.failures:
             raise self.failures.pop(0)
         if len(value) > self.largest:
@@ -105,8 +111,47 @@ async def test_only_letters_that_failed_are_tried_again(producer: Producer, dead
     assert sorted(value or b"" for _, value, _ in producer.written) == [b"a", b"b", b"c"]
 
 
-async def test_a_topic_that_cannot_be_written_stops_the_relay(producer: Producer, dead_letters: DeadLetters) -> None:
-    producer.failures = [KafkaConnectionError("gone")] * 3
+async def test_a_topic_that_cannot_be_written_stops_the_relay(
+    producer: Producer, dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.dead_letters.GIVE_UP_SECONDS", 0)
+    producer.is_away = True
     with pytest.raises(RelayStopped, match=r"notification-dead-letters .* 3 attempts .*gone.* risk-events/2/7 "):
         await dead_letters.write([letter()])
     assert producer.written == []
+
+
+async def test_a_broker_that_is_away_for_longer_than_the_attempts_take_gets_the_letters(
+    producer: Producer, dead_letters: DeadLetters
+) -> None:
+    producer.failures = [KafkaConnectionError("gone")] * 4
+    async with asyncio.timeout(20):
+        await dead_letters.write([letter(b"a")])
+    assert [value for _, value, _ in producer.written] == [b"a"]
+
+
+async def test_giving_up_takes_time_and_not_only_attempts(
+    producer: Producer, dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.dead_letters.GIVE_UP_SECONDS", 1.5)
+    producer.is_away = True
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(RelayStopped):
+        await dead_letters.write([letter()])
+    assert asyncio.get_running_loop().time() - began >= 1.5
+    assert producer.attempts > 3
+
+
+async def test_what_is_too_large_the_broker_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+
+    class Started(Producer):
+        async def start(self) -> None: ...
+
+    def make(**options: Any) -> Started:
+        made.update(options)
+        return Started()
+
+    monkeypatch.setattr("relay.dead_letters.AIOKafkaProducer", make)
+    await DeadLetters(KafkaSettings(), attempts=3).write([letter()])
+    assert made["max_request_size"] == FETCH_BYTES

@@ -35,13 +35,15 @@ class Start:
     """Where reading of a partition starts. `lost` are the buckets whose `next` must say so first;
     `commit` is to be committed at once, so that where this partition's events begin for us outlives
     a Redis that loses everything; `is_anew` when the topic looks deleted and made again, so that
-    `generation` is a new one."""
+    `generation` is a new one. `forgotten` offsets before this one were to be read, and the topic does
+    not have them any more."""
 
     offset: int
     generation: int
     lost: tuple[str, ...]
     commit: int | None = None
     is_anew: bool = False
+    forgotten: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
     if known.commit is None or known.commit.generation != generation:
         commit = _without_next(known, generation, start_from)
     # Below the beginning the topic has forgotten what was to be read; nothing can bring it back.
-    return Start(max(offset, known.ends.beginning), generation, lost, commit)
+    start = max(offset, known.ends.beginning)
+    return Start(start, generation, lost, commit, forgotten=start - offset)
 
 
 def is_lost(partition: Partition, next_offsets: Mapping[str, Mapping[str, int]], commit: Commit | None) -> bool:

@@ -194,6 +194,11 @@ class Relay:
             if not await self._commit():
                 await waiting.wait("starts_not_committed")
                 continue
+            forgotten = {
+                partition_name(p, start.generation): start.forgotten for p, start in starts.items() if start.forgotten
+            }
+            if forgotten:
+                self._log.error("events_lost_to_retention", offsets=forgotten)
             self._consumer.seek(self._positions)
             self._has_started = True
             self._log.info(

@@ -90,8 +90,10 @@ def test_a_lost_bucket_is_told_where_reading_really_begins() -> None:
     assert start_of(facts) == Start(150, 1, ("u0",))
 
 
-def test_what_the_topic_has_forgotten_is_passed_over() -> None:
-    assert start_of(known({"g": {NAME: 5}, "u0": {NAME: 9}}, commit=Commit(5, 1, 1000))) == Start(100, 1, ())
+def test_what_the_topic_has_forgotten_is_passed_over_and_counted() -> None:
+    facts = known({"g": {NAME: 60}, "u0": {NAME: 95}}, commit=Commit(60, 1, 1000))
+    assert start_of(facts) == Start(100, 1, (), forgotten=40)
+    assert start_of(known({"g": {NAME: 100}, "u0": {NAME: 120}}, commit=Commit(100, 1, 1000))).forgotten == 0
 
 
 def test_standing_at_the_end_is_nothing_special() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from demo.process import Process, Processes
 from demo.valkey import add_valkey, redis_url
@@ -51,6 +52,7 @@ class Kafka:
 
     logs: dict[Partition, list[bytes]] = field(default_factory=lambda: {RISK: [], REGIME: []})
     commits: dict[Partition, tuple[int, str]] = field(default_factory=dict)
+    beginnings: dict[Partition, int] = field(default_factory=dict)
 
     def send(self, partition: Partition, value: bytes) -> None:
         self.logs[partition].append(value)
@@ -92,7 +94,10 @@ class ScriptedConsumer:
         return {partition: len(log) for partition, log in self.kafka.logs.items()}
 
     async def ends(self, partitions: Iterable[Partition]) -> dict[Partition, Ends]:
-        return {partition: Ends(0, len(self.kafka.logs[partition])) for partition in partitions}
+        beginnings = self.kafka.beginnings
+        return {
+            partition: Ends(beginnings.get(partition, 0), len(self.kafka.logs[partition])) for partition in partitions
+        }
 
     async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
         return {partition: parse_commit(*self.kafka.commits.get(partition, (-1, ""))) for partition in partitions}
@@ -409,6 +414,23 @@ async def test_a_topic_made_anew_is_read_from_its_beginning_in_a_new_generation(
     world.kafka.send(RISK, b'{"user_id":"alice"}')
     world.start(RISK)
     await until(lambda: world.messages(ALICE)[-1].id == "risk-events~2/0/2")
+
+
+async def test_events_that_retention_took_before_they_were_read_are_an_error_in_the_log(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (1, "1:1000"))
+    await relay.stop()
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.kafka.beginnings[RISK] = 4
+    with capture_logs() as logs:
+        world.start(RISK)
+        await until(lambda: len(world.messages(ALICE)) == 3)
+    assert [m.id for m in world.messages(ALICE)] == ["risk-events/0/0", "risk-events/0/4", "risk-events/0/5"]
+    (line,) = [line for line in logs if line["event"] == "events_lost_to_retention"]
+    assert (line["log_level"], line["offsets"]) == ("error", {"risk-events/0": 3})
 
 
 async def test_an_end_that_lies_behind_for_a_moment_begins_no_generation(world: World) -> None:

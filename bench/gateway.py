@@ -26,6 +26,7 @@ MESSAGE_BYTES = 250
 SECONDS = 3.0
 BURSTS = (1, 4, 16, 100)
 ROUNDS = 3
+TOPICS = ("regime-events", "alert-events", "risk-events", "execution-events")
 IDLE = 10_000
 """Connections of the memory and handshake measurements."""
 
@@ -128,6 +129,14 @@ async def connects(gateway: Process) -> None:
         )
 
 
+async def fill_life(link: Link) -> None:
+    """Let the buckets know of as many partitions as four topics of four have: a replica reads them."""
+    names = [f"n:{topic}/{number}" for topic in TOPICS for number in range(4)]
+    for bucket in Keys().buckets:
+        fields = [word for name in names for word in (name, 123_456_789)]
+        await link.call("HSET", Keys().life(bucket), *fields, timeout_seconds=5)
+
+
 async def main(what: str) -> None:
     os.sched_setaffinity(0, {CLIENT_CORE})
     async with Processes() as processes:
@@ -135,14 +144,15 @@ async def main(what: str) -> None:
         env = {"MAX_CONNECTIONS": "15000", "PING_INTERVAL_SECONDS": "5", "PING_TIMEOUT_SECONDS": "4"}
         gateway = await add_gateway(processes, redis=redis_url(valkey), env=env).start().wait_until_ready()
         pin(gateway.pid, SERVER_CORE)
-        if what in ("connects", "all"):
-            await connects(gateway)
-        if what in ("fanout", "all"):
-            link = await Link.connect(RedisAddress.from_url(redis_url(valkey)), name="bench", timeout_seconds=5)
-            try:
+        link = await Link.connect(RedisAddress.from_url(redis_url(valkey)), name="bench", timeout_seconds=5)
+        try:
+            await fill_life(link)
+            if what in ("connects", "all"):
+                await connects(gateway)
+            if what in ("fanout", "all"):
                 await fanout(gateway, Publisher(link, Keys()))
-            finally:
-                link.close()
+        finally:
+            link.close()
 
 
 if __name__ == "__main__":

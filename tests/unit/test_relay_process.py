@@ -216,7 +216,7 @@ async def test_two_relays_share_the_partitions_and_one_takes_over(system: System
     one = system.relay("one").start()
     await one.wait_until_ready()
     two = system.relay("two").start()
-    await two.wait_until_ready()
+    await two.wait_until_ready(90)  # the mock cluster may take several rounds to form a group
     for number in range(200):
         system.send("risk-events", b'{"user_id":"user-%d","n":%d}' % (number % 5, number), f"user-{number % 5}")
     system.flush()

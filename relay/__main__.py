@@ -41,7 +41,9 @@ def main() -> None:
         handler.addFilter(SayItOnce("aiokafka"))
     metrics = RelayMetrics()
     try:
-        run(_serve(service, redis, kafka, events, history, settings, metrics))
+        # asyncio's own loop: uvloop's transports raise RuntimeError on a write after the connection was
+        # lost, which ends aiokafka's fetching for good when Redpanda's link is cut at that moment.
+        run(_serve(service, redis, kafka, events, history, settings, metrics), asyncio.new_event_loop)
     except (RelayStopped, OSError) as error:
         get_logger(__name__).error("relay_stopped", error=str(error))
         sys.exit(1)

@@ -1,19 +1,21 @@
-"""The event loop both services run on."""
+"""The event loops the services run on."""
 
 import asyncio
 import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-new_event_loop: Callable[[], asyncio.AbstractEventLoop]
+new_fast_loop: Callable[[], asyncio.AbstractEventLoop]
 try:
-    from uvloop import new_event_loop
+    from uvloop import new_event_loop as new_fast_loop
 except ImportError:  # no wheel for this platform: asyncio's own loop does, more slowly
-    new_event_loop = asyncio.new_event_loop
+    new_fast_loop = asyncio.new_event_loop
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` to its end, on uvloop where there is one."""
+def run(
+    main: Coroutine[Any, Any, None], new_event_loop: Callable[[], asyncio.AbstractEventLoop] = new_fast_loop
+) -> None:
+    """Run `main` to its end, on uvloop where there is one, or on another loop."""
     # What was made by importing stays for good: no collection need look at it again. And with ten
     # thousand connections made in a second, the default thresholds have it look far too often.
     gc.freeze()

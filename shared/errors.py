@@ -4,6 +4,7 @@ NotifyError
 ├── SettingsError        a setting is wrong; the text names the variable, what it got, what it takes
 ├── InvalidUserId        not a user id (DESIGN section 2)
 ├── BrokerUnavailable    Redpanda could not be reached, or did not answer in time
+├── Undecodable          a record that Redpanda has cannot be decoded: it is not read the next time either
 ├── EpochChanged         what was read belongs to an epoch that has ended: read again from `next`
 ├── RelayStopped         the relay cannot go on; the text says why and what to do
 └── RedisError
@@ -29,6 +30,10 @@ class InvalidUserId(NotifyError):
 
 class BrokerUnavailable(NotifyError):
     """Redpanda could not be reached, or did not answer in time. It may the next time."""
+
+
+class Undecodable(NotifyError):
+    """A record that Redpanda has cannot be decoded: it is not read the next time either."""
 
 
 class EpochChanged(NotifyError):

@@ -63,6 +63,11 @@ class Keys:
         separated by spaces."""
         return f"{self.prefix}:{{{stream.bucket}}}:meta:{stream.name}"
 
+    def ack(self, stream: StreamName) -> str:
+        """Hash: for each device of the stream's user the cursor that it acknowledged, and when (Unix
+        seconds), with a space between."""
+        return f"{self.prefix}:{{{stream.bucket}}}:ack:{stream.name}"
+
     def live(self, stream: StreamName) -> str:
         """Shard channel of a stream's live messages."""
         return f"{self.prefix}:{{{stream.bucket}}}:live:{stream.name}"
@@ -75,6 +80,12 @@ class Keys:
     def last(self) -> str:
         """Hash: the newest message of each broadcast type."""
         return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:last"
+
+    @property
+    def witnesses(self) -> str:
+        """Hash: for each partition a record that was read, `offset:timestamp`; another one there means
+        that the topic was deleted and made again."""
+        return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:witnesses"
 
     @property
     def layout(self) -> str:

@@ -26,6 +26,9 @@ Command = tuple[bytes | str | int, ...]
 Reply = Any
 PushHandler = Callable[[Sequence[Any]], None]
 
+_ANOTHERS: Final = ("MOVED ", "CLUSTERDOWN ", "READONLY ", "MASTERDOWN ")
+"""How an error reply begins that a server gives which is not, or no longer, the one to be asked."""
+
 _NOT_IN_A_NAME: Final = re.compile(r"[^!-~]")
 """What Redis refuses in the name of a connection: white space, and all that is not ASCII."""
 
@@ -102,6 +105,8 @@ class Link(asyncio.Protocol):
         self._expected: deque[_Expected] = deque()
         self._transport: asyncio.Transport | None = None
         self._lost_because: str | None = None
+        self.is_displaced = False
+        """It has refused something since another server is to be asked: MOVED, READONLY ..."""
 
     @classmethod
     async def connect(
@@ -176,13 +181,28 @@ class Link(asyncio.Protocol):
         futures = self._send(commands)
         return [_checked(reply) for reply in await self._gather(futures, timeout_seconds)]
 
+    async def each(self, commands: Iterable[Command], *, timeout_seconds: float) -> list[Reply | RedisRefused]:
+        """Like `pipeline`, but an error reply is given in its place, as the RedisRefused it stands for."""
+        replies = await self._gather(self._send(commands), timeout_seconds)
+        return [_in_place(reply) for reply in replies]
+
     async def transaction(self, commands: Sequence[Command], *, timeout_seconds: float) -> list[Reply]:
         """Run commands as one MULTI/EXEC: all see the same moment. Raises like `pipeline`."""
-        futures = self._send((("MULTI",), *commands, ("EXEC",)))
-        replies = await self._gather(futures, timeout_seconds)
+        replies = await self.snapshot(commands, timeout_seconds=timeout_seconds)
+        for reply in replies:
+            if isinstance(reply, RedisRefused):
+                raise reply
+        return replies
+
+    async def snapshot(self, commands: Sequence[Command], *, timeout_seconds: float) -> list[Reply | RedisRefused]:
+        """Like `transaction`, but the error of a command that failed in it is given in its place.
+
+        Raises RedisRefused when nothing was run, for example for MOVED.
+        """
+        replies = await self._gather(self._send((("MULTI",), *commands, ("EXEC",))), timeout_seconds)
         for reply in replies:
             _checked(reply)
-        return [_checked(reply) for reply in replies[-1]]
+        return [_in_place(reply) for reply in replies[-1]]
 
     async def subscribe(self, channels: Sequence[str], *, timeout_seconds: float) -> None:
         """SSUBSCRIBE to channels (of one slot, on a cluster) and wait until each was confirmed."""
@@ -280,6 +300,8 @@ class Link(asyncio.Protocol):
         if self._expected[0].channels and not isinstance(reply, hiredis.ReplyError):
             self._lose("a reply where a subscription was to be confirmed")
             return
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_ANOTHERS):
+            self.is_displaced = True
         # An error where confirmations are due is the refusal of that subscription.
         _settle(self._expected.popleft().future, reply)
 
@@ -312,3 +334,7 @@ def _checked(reply: Reply) -> Reply:
     if isinstance(reply, hiredis.ReplyError):
         raise RedisRefused(str(reply))
     return reply
+
+
+def _in_place(reply: Reply) -> Reply | RedisRefused:
+    return RedisRefused(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply

@@ -9,9 +9,21 @@ timestamp in milliseconds. The relay writes all but the first two words (`encode
 script puts epoch and seq before it.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-EVENT_TYPES: Final = frozenset((b"regime_change", b"market_alert", b"risk_alert", b"order_executed"))
+TYPE_OF_TOPIC: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "regime-events": "regime_change",
+        "alert-events": "market_alert",
+        "risk-events": "risk_alert",
+        "execution-events": "order_executed",
+    }
+)
+"""The topics that events come from, and the type that the events of each have."""
+
+EVENT_TYPES: Final = frozenset(type_.encode() for type_ in TYPE_OF_TOPIC.values())
 """Every type that can be in a message."""
 
 

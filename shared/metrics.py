@@ -33,6 +33,12 @@ class RelayMetrics:
             "Epochs this relay began: a bucket's data may have lost its tail, or all",
             registry=self.registry,
         )
+        self.topics_made_anew = Counter(
+            "notify_relay_topics_made_anew",
+            "Partitions whose topic was deleted and made again: they are read from their beginning",
+            ["topic"],
+            registry=self.registry,
+        )
         self.batch_events = Histogram(
             "notify_relay_batch_events",
             "Records in a batch",
@@ -63,6 +69,8 @@ class GatewayCounts:
     deliveries: Mapping[bytes, int]
     closes: Mapping[int, int]
     gaps: Mapping[str, int]
+    replays: Mapping[str, int]
+    replaying: int
     buffered_bytes: int
     streams: int
     subscription_up: bool
@@ -85,6 +93,13 @@ class GatewayMetrics(Collector):
         yield _counter("handshakes", "Handshakes answered, by HTTP status", "status", counts.handshakes)
         yield _counter("closes", "Connections closed by this replica, by close code", "code", counts.closes)
         yield _counter("gaps", "Holes in a stream, by what became of them: filled, unfillable", "result", counts.gaps)
+        yield _gauge("replaying", "Clients that are replayed to at present", counts.replaying)
+        yield _counter(
+            "replays",
+            "Clients that came with a cursor or for a snapshot, by how they began: recovered, fresh, resync, refused",
+            "result",
+            counts.replays,
+        )
         deliveries = {type_.decode(): count for type_, count in counts.deliveries.items()}
         yield _counter("deliveries", "Messages handed to client connections, by type", "type", deliveries)
 

@@ -5,15 +5,15 @@ in the environment or in `.env`. `__main__` builds them once with `load` and pas
 """
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from shared.errors import SettingsError
 from shared.keys import Keys
-from shared.link import RedisAddress
+from shared.topology import Deployment, parse_deployment
 
 
 class Settings(BaseSettings):
@@ -100,7 +100,12 @@ class RedisSettings(Settings):
     """Where the log and the channels are."""
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://redis:6379/0"), description="redis://, rediss:// (TLS) or unix://; may hold user:password"
+        SecretStr("redis://redis:6379/0"),
+        description="redis://[user:password@]host:port/db, rediss:// (TLS), unix://path, "
+        "or redis+sentinel://host:port,host:port/master-name",
+    )
+    redis_cluster: bool = Field(
+        False, description="REDIS_URL names nodes of a Redis Cluster, one or several (host:port,host:port)"
     )
     redis_prefix: str = Field("notify", min_length=1, description="the first word of every key and channel")
     redis_user_buckets: int = Field(
@@ -110,15 +115,6 @@ class RedisSettings(Settings):
         5.0, gt=0, le=60, description="how long one call to Redis, or connecting, may take"
     )
 
-    @field_validator("redis_url")
-    @classmethod
-    def _a_redis_url(cls, value: SecretStr) -> SecretStr:
-        try:
-            RedisAddress.from_url(value.get_secret_value())
-        except SettingsError:
-            raise ValueError("takes redis://host:port/db, rediss://... or unix://path") from None
-        return value
-
     @field_validator("redis_prefix")
     @classmethod
     def _plain_prefix(cls, value: str) -> str:
@@ -126,9 +122,21 @@ class RedisSettings(Settings):
             raise ValueError("takes a word without braces and white space")
         return value
 
+    @model_validator(mode="after")
+    def _can_be_found(self) -> Self:
+        try:
+            _ = self.deployment
+        except SettingsError as error:
+            raise ValueError(
+                "REDIS_URL: takes redis://host:port/db, rediss://..., unix://path or "
+                f"redis+sentinel://host:port,host:port/master-name ({error})"
+            ) from None
+        return self
+
     @property
-    def address(self) -> RedisAddress:
-        return RedisAddress.from_url(self.redis_url.get_secret_value())
+    def deployment(self) -> Deployment:
+        """How Redis is run here, and where to begin. Holds the password."""
+        return parse_deployment(self.redis_url.get_secret_value(), self.redis_cluster)
 
     @property
     def keys(self) -> Keys:

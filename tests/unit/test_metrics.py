@@ -14,6 +14,8 @@ NOTHING = GatewayCounts(
     deliveries={},
     closes={},
     gaps={},
+    replays={},
+    replaying=0,
     buffered_bytes=0,
     streams=1,
     subscription_up=False,
@@ -35,6 +37,7 @@ def test_a_replica_that_has_done_nothing_says_so() -> None:
         ("notify_gateway_buffered_bytes",): 0,
         ("notify_gateway_streams",): 1,
         ("notify_gateway_subscription_up",): 0,
+        ("notify_gateway_replaying",): 0,
     }
 
 
@@ -46,6 +49,8 @@ def test_counts_are_read_when_prometheus_asks() -> None:
         deliveries={b"risk_alert": 4},
         closes={4000: 5},
         gaps={"filled": 6, "unfillable": 7},
+        replays={"recovered": 8, "resync": 9},
+        replaying=10,
         buffered_bytes=8,
         subscription_up=True,
     )

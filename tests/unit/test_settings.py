@@ -51,7 +51,7 @@ def test_the_platforms_own_names_and_defaults() -> None:
     redis = load(RedisSettings)
     assert redis.redis_url.get_secret_value() == "redis://redis:6379/0"
     assert (redis.keys.prefix, redis.keys.user_buckets) == ("notify", 1)
-    assert str(redis.address) == "redis:6379"
+    assert str(redis.deployment) == "redis:6379"
     connection = load(ConnectionSettings)
     assert (connection.slow_client_bytes, connection.max_buffered_bytes) == (1_048_576, 268_435_456)
     assert (connection.ping_interval_seconds, connection.ping_timeout_seconds) == (25, 10)
@@ -167,10 +167,31 @@ def test_a_wrong_address_is_not_repeated_since_it_may_hold_a_password(
     assert "s3cret" not in text
 
 
+@pytest.mark.parametrize(
+    ("url", "cluster", "why"),
+    [
+        ("redis://ann:s3cret@h:1,i:2", "false", "set REDIS_CLUSTER=true"),
+        ("redis://ann:s3cret@h/2", "true", "database 0"),
+        ("redis+sentinel://ann:s3cret@h", "false", "no master"),
+    ],
+)
+def test_an_address_that_does_not_go_with_the_rest_says_why(
+    url: str, cluster: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", url)
+    monkeypatch.setenv("REDIS_CLUSTER", cluster)
+    text = error_of(RedisSettings)
+    assert text.startswith("REDIS_URL: takes redis://host:port/db")
+    assert why in text
+    assert "s3cret" not in text
+
+
 def test_no_secret_is_in_what_is_printed_of_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://ann:s3cret@h")
     settings = load(RedisSettings)
-    assert "s3cret" not in f"{settings} {settings!r} {settings.address} {settings.address!r} {settings.model_dump()}"
+    assert (
+        "s3cret" not in f"{settings} {settings!r} {settings.deployment} {settings.deployment!r} {settings.model_dump()}"
+    )
 
 
 def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

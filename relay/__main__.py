@@ -1,14 +1,17 @@
 """`python -m relay`: events of Redpanda to Redis. Settings come from the environment.
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for a wrong setting.
+`python -m relay redrive`: dead letters back to their topics (relay/redrive_command.py).
 """
 
+import argparse
 import asyncio
 import contextlib
 import logging
 import signal
 import sys
 
+from relay import redrive_command
 from relay.consumer import Consumer
 from relay.dead_letters import DeadLetters
 from relay.log_filter import SayItOnce
@@ -26,6 +29,7 @@ from shared.settings import RedisSettings, ServiceSettings, load
 
 def main() -> None:
     """Run until told to end; leaves with an exit code."""
+    options = _parser().parse_args()
     try:
         service = load(ServiceSettings)
         redis = load(RedisSettings)
@@ -39,6 +43,8 @@ def main() -> None:
     configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
     for handler in logging.getLogger().handlers:
         handler.addFilter(SayItOnce("aiokafka"))
+    if options.command == "redrive":
+        sys.exit(redrive_command.redrive(kafka, options))
     metrics = RelayMetrics()
     try:
         # asyncio's own loop: uvloop's transports raise RuntimeError on a write after the connection was
@@ -47,6 +53,24 @@ def main() -> None:
     except (RelayStopped, OSError) as error:
         get_logger(__name__).error("relay_stopped", error=str(error))
         sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m relay",
+        description="Without a command: relay events from Redpanda to Redis until SIGTERM. "
+        "Settings are environment variables; .env.example has each with its default.",
+    )
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    redrive_command.add_options(
+        commands.add_parser(
+            "redrive",
+            help=redrive_command.SUMMARY,
+            description=redrive_command.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    return parser
 
 
 async def _serve(
@@ -63,7 +87,7 @@ async def _serve(
     relay = Relay(
         consumer=Consumer(kafka),
         publisher=Publisher(redis, history, metrics),
-        dead_letters=DeadLetters(kafka, settings.dead_letter_attempts),
+        dead_letters=DeadLetters(kafka),
         kafka=kafka,
         events=events,
         history=history,
@@ -77,7 +101,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_end.set)
-    log.info("relay_starting", brokers=list(kafka.redpanda_brokers), redis=str(redis.address))
+    log.info("relay_starting", brokers=list(kafka.redpanda_brokers), redis=str(redis.deployment))
     relaying = asyncio.create_task(relay.run())
     serving = asyncio.create_task(server.run_until_cancelled())
     waiting = asyncio.create_task(told_to_end.wait())
@@ -92,7 +116,7 @@ async def _serve(
         for task in tasks:
             task.cancel()
         # The relay bounds its own end step by step; this is for what nobody thought of.
-        await asyncio.wait(tasks, timeout=3 * settings.relay_stop_seconds)
+        await asyncio.wait(tasks, timeout=4 * settings.relay_stop_seconds)
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError):
                 task.exception()

@@ -29,6 +29,28 @@ class Record(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets of a partition, from `first` to before `behind`, whose records cannot be decoded, and the
+    records `before` them, from where it was asked."""
+
+    partition: Partition
+    first: int
+    behind: int
+    before: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecord:
+    """Stands for a record that cannot be decoded."""
+
+    offset: int
+    timestamp: int = -1
+    key: None = None
+    value: None = None
+    headers: tuple[()] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record that was rejected, and why."""
 
@@ -76,6 +98,22 @@ class Batch:
     @property
     def partitions(self) -> tuple[Partition, ...]:
         return tuple(self.progress)
+
+
+def make_gap_batch(gap: Gap, *, term: int, generation: int) -> Batch:
+    """What is published for records that cannot be decoded: nothing, and `next` passes them."""
+    letters = [
+        DeadLetter(gap.partition, NoRecord(offset), Reason.UNDECODABLE) for offset in range(gap.first, gap.behind)
+    ]
+    return Batch(
+        term,
+        {},
+        letters,
+        {gap.partition: Progress(gap.behind, None)},
+        {partition_name(gap.partition, generation): gap.behind},
+        Counter({gap.partition.topic: len(letters)}),
+        Counter(),
+    )
 
 
 def make_batch(

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -23,12 +23,13 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from relay.batch import Record
-from relay.positions import Commit, Ends, parse_commit
+from relay.batch import Gap, Record
+from relay.positions import Commit, Ends, Place, parse_commit
+from relay.probe import find_undecodable, is_undecodable, timestamps_of
 from relay.routes import ROUTES, Partition, partition_name
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
-from shared.errors import BrokerUnavailable, RelayStopped
+from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
 from shared.logging import get_logger
 
 READ_SECONDS: Final = 0.2
@@ -40,9 +41,15 @@ FETCH_BYTES: Final = 16 * 1024 * 1024
 GIVE_UP_SECONDS: Final = 30.0
 """For how long each read may fail before the relay leaves it to its supervisor."""
 
+JOIN_SECONDS: Final = 180.0
+"""The same while the group forms, which may take it several rounds."""
+
 CALM_SECONDS: Final = 5.0
 """For how long reads must succeed until a failure counts as over. One partition may fail each time
 that it is fetched while reads of the others succeed in between."""
+
+FIND_SECONDS: Final = 60.0
+"""For how long an undecodable record may be looked for; a large batch is tried offset by offset."""
 
 METADATA_MS: Final = 30_000
 """How old the list of partitions may be: a new partition is read after so long, from its beginning."""
@@ -60,6 +67,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self.assigned: frozenset[Partition] | None = None
         self.is_moved = True
         self._settings = settings
+        self._is_started = False
         self._failing_since: float | None = None
         self._calm_since: float | None = None
         self._log = get_logger(__name__)
@@ -73,14 +81,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         await self._patiently(self._partitions_of_all)
         assert self._kafka is not None
         self._kafka.subscribe(list(ROUTES), listener=self)
+        self._is_started = True
 
     async def read(self) -> Mapping[Partition, Sequence[Record]]:
         """The next records, at most `batch_events`, each partition's in the order of its offsets;
         none after 0.2 s without, and during a rebalance.
 
         Nothing when `is_moved` is set, which a failure does too: aiokafka may have given records of
-        other partitions to the call that failed, and would go on behind them. Raises RelayStopped for
-        what does not mend by itself.
+        other partitions to the call that failed, and would go on behind them. Raises Undecodable for a
+        record that is malformed (`find_undecodable` says which), RelayStopped for what else does not
+        mend by itself.
         """
         assert self._kafka is not None
         try:
@@ -96,13 +106,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 self._log.warning("position_lost", error=repr(error))
                 self.is_moved = True
             return {}
-        except KafkaError as error:
+        except Exception as error:
             self.is_moved = True
+            if is_undecodable(error):
+                raise Undecodable(f"{self._unreadable()} cannot be decoded: {error!r}") from None
             await self._failed_to_read(error)
             return {}
-        except Exception as error:  # a codec's own, or a header's name that is not UTF-8: it comes again
-            self.is_moved = True
-            raise RelayStopped(f"{self._unreadable()} cannot be decoded: {error!r}") from None
         self._read_well()
         if self._kafka._fetcher.error_future.done():  # aiokafka itself tells nobody
             raise RelayStopped("aiokafka has stopped fetching")
@@ -124,6 +133,27 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             ends = await self._kafka.end_offsets(wanted)
         return {Partition(*partition): Ends(beginnings[partition], ends[partition]) for partition in wanted}
 
+    async def end_offsets(self) -> dict[Partition, int]:
+        """The end of each assigned partition, or while none is of every one. Raises BrokerUnavailable."""
+        if self._kafka is None or not self._is_started:
+            raise BrokerUnavailable("not connected to Redpanda yet")
+        wanted = [TopicPartition(*partition) for partition in self.assigned or await self._partitions_of_all()]
+        async with self._bounded("its offsets"):
+            ends = await self._kafka.end_offsets(wanted)
+        return {Partition(*partition): end for partition, end in ends.items()}
+
+    async def positions(self) -> dict[Partition, int] | None:
+        """What is read next of each assigned partition; None when it is not known where to read."""
+        if self._kafka is None or self.assigned is None or self.is_moved:
+            return None
+        try:
+            async with self._bounded("positions"):
+                return {
+                    partition: await self._kafka.position(TopicPartition(*partition)) for partition in self.assigned
+                }
+        except IllegalStateError:  # a rebalance has begun
+            return None
+
     async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
         """What the group has committed. Raises BrokerUnavailable."""
         assert self._admin is not None
@@ -133,7 +163,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         async with self._bounded("the group's commits"):
             found = await self._admin.list_consumer_group_offsets(self._settings.redpanda_group_id, partitions=wanted)
         return {
-            Partition(*partition): parse_commit(committed.offset, committed.metadata)
+            Partition(*partition): parse_commit(committed.offset, committed.metadata or "")
             for partition, committed in found.items()
         }
 
@@ -148,6 +178,22 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 {TopicPartition(*partition): time_ms for partition, time_ms in times_ms.items()}
             )
         return {Partition(*partition): at.offset if at else None for partition, at in found.items()}
+
+    async def timestamps_of(self, places: Collection[Place]) -> dict[Place, int]:
+        """The timestamps of the records at these places, where there are any. Raises BrokerUnavailable."""
+        if not places:
+            return {}
+        async with self._bounded("records that were read before"):
+            return await timestamps_of(self._settings, places)
+
+    async def find_undecodable(self, positions: Mapping[Partition, int]) -> Gap | None:
+        """The first records from `positions` on that cannot be decoded, and those before them, read once
+        more over another connection. None when all can be decoded. Raises BrokerUnavailable."""
+        try:
+            async with asyncio.timeout(FIND_SECONDS):
+                return await find_undecodable(self._settings, positions)
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise BrokerUnavailable(f"records that cannot be decoded were not found: {error!r}") from None
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Set where reading starts. `is_moved` stays set when the assignment is not `offsets`' any more."""
@@ -217,16 +263,17 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     def _assigned_names(self) -> str:
         return ", ".join(map(partition_name, sorted(self.assigned or ())))
 
-    async def _failed_to_read(self, error: KafkaError) -> None:
+    async def _failed_to_read(self, error: Exception) -> None:
         """Most of these mend, by joining again for example. Raises RelayStopped for one that does not."""
         now = time.monotonic()
         self._calm_since = None
         if self._failing_since is None:
             self._failing_since = now
             self._log.warning("redpanda_read_failed", what=self._unreadable(), error=repr(error))
-        elif now - self._failing_since > GIVE_UP_SECONDS:
+        limit_seconds = JOIN_SECONDS if self.assigned is None else GIVE_UP_SECONDS
+        if now - self._failing_since > limit_seconds:
             what = self._unreadable()
-            raise RelayStopped(f"{what} cannot be read from Redpanda for {GIVE_UP_SECONDS:g} s: {error!r}") from None
+            raise RelayStopped(f"{what} cannot be read from Redpanda for {limit_seconds:g} s: {error!r}") from None
         await asyncio.sleep(READ_SECONDS)
 
     def _read_well(self) -> None:

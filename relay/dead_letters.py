@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,53 +11,25 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 
 from relay.batch import DeadLetter
 from relay.consumer import FETCH_BYTES
+from relay.letters import Headers, bare_headers, whole_headers
 from relay.routes import DEAD_LETTER_TOPIC
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
 from shared.errors import RelayStopped
 from shared.logging import get_logger
 
-Headers = list[tuple[str, bytes]]
-
-HEADER_PREFIX: Final = "dlq-"
-
 GIVE_UP_SECONDS: Final = 30.0
-"""For how long letters are tried at least: refused connections cost no time, a broker's restart does."""
-
-
-def origin_headers(letter: DeadLetter) -> Headers:
-    """Where a dead letter came from, and why it is one."""
-    origin = {
-        "topic": letter.partition.topic,
-        "partition": letter.partition.number,
-        "offset": letter.record.offset,
-        "timestamp": letter.record.timestamp,
-        "reason": letter.reason.value,
-    }
-    return [(HEADER_PREFIX + name, str(value).encode()) for name, value in origin.items()]
-
-
-def whole_headers(letter: DeadLetter) -> Headers:
-    """The record's own headers, then ours; those of an earlier time as a dead letter are left out."""
-    own = [(name, value) for name, value in letter.record.headers if not name.startswith(HEADER_PREFIX)]
-    return own + origin_headers(letter)
-
-
-def bare_headers(letter: DeadLetter) -> Headers:
-    """What goes instead of a letter that is too large for the topic."""
-    size = len(letter.record.value or b"")
-    return [*origin_headers(letter), (HEADER_PREFIX + "value-bytes", str(size).encode())]
+"""For how long letters are tried: a broker's restart takes less."""
 
 
 class DeadLetters:
     """Writes dead letters. One for each relay; connects when the first letter comes.
 
-    The relay gives up on letters after 30 s, and `attempts` at least, of trying to write them.
+    The relay gives up on letters after 30 s of trying to write them.
     """
 
-    def __init__(self, settings: KafkaSettings, attempts: int) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._attempts = attempts
         self._log = get_logger(__name__)
         self._producer: AIOKafkaProducer | None = None
 
@@ -71,7 +42,7 @@ class DeadLetters:
         waiting = Waiting(self._log)
         left = list(letters)
         began = time.monotonic()
-        for attempt in itertools.count(1):
+        while True:
             try:
                 producer = await self._connected()
                 failures = await asyncio.gather(*(self._send(producer, letter) for letter in left))
@@ -83,10 +54,10 @@ class DeadLetters:
                 return
             error = next(failure for failure in failures if failure is not None)
             seconds = time.monotonic() - began
-            if attempt >= self._attempts and seconds >= GIVE_UP_SECONDS:
+            if seconds >= GIVE_UP_SECONDS:
                 first = left[0]
                 raise RelayStopped(
-                    f"{DEAD_LETTER_TOPIC} cannot be written in {seconds:.0f} s and {attempt} attempts ({error!r}), "
+                    f"{DEAD_LETTER_TOPIC} cannot be written for {seconds:.0f} s ({error!r}), "
                     f"and {first.partition.topic}/{first.partition.number}/{first.record.offset} ({first.reason}) "
                     "must go there: see that the topic exists and may be written"
                 )
@@ -122,9 +93,12 @@ class DeadLetters:
         record = letter.record
         try:
             try:
-                await self._sent(producer, record.value or b"", record.key, whole_headers(letter))
+                if record.value is not None:
+                    await self._sent(producer, record.value, record.key, whole_headers(letter))
+                    return None
             except (MessageSizeTooLargeError, RecordListTooLargeError):
-                await self._sent(producer, b"", None, bare_headers(letter))
+                pass
+            await self._sent(producer, b"", None, bare_headers(letter))
         except (KafkaError, OSError, TimeoutError) as error:
             return error
         return None

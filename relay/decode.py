@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from relay.routes import Audience, Route
+from relay.routes import Route
 from shared.errors import InvalidUserId
 from shared.users import validate_user_id
 
@@ -32,6 +32,8 @@ class Reason(StrEnum):
     TOO_DEEP = "too_deep"
     NOT_AN_OBJECT = "not_an_object"
     NO_USER_ID = "no_user_id"
+    UNDECODABLE = "undecodable"
+    """Not even a record: its batch or its headers are malformed. The dead letter has no value."""
 
 
 class Event(NamedTuple):
@@ -95,7 +97,7 @@ class Decode:
         if fields.get("event_type", route.type) != route.type:
             return _SKIPPED
         user_id = None
-        if route.audience is Audience.USER:
+        if not route.is_broadcast:
             try:
                 user_id = validate_user_id(fields.get("user_id"))
             except InvalidUserId:

@@ -6,11 +6,12 @@ that still have it skip it. A bucket without `next` was lost whole, or never had
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from relay.routes import Partition, parse_partition_name, partition_name
 
-NEXT_FIELD: Final = b"n:"
+Place = tuple[Partition, int]
+"""A partition and an offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,14 @@ class Commit:
     offset: int
     generation: int
     timestamp_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A record that was read: should its topic be deleted and made again, another one lies there."""
+
+    offset: int
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class Known:
     `next_offsets`: each bucket's `life`, as `n:<partition>` has it, for every generation.
     `first_end`: the partition's end at the very first start; None when it appeared later.
     `rebuild`: the first offset after the rebuild window's beginning; None when unknown.
+    `is_another`: the topic is proven to be another than was read (`is_another_topic`).
     """
 
     ends: Ends
@@ -60,13 +70,14 @@ class Known:
     commit: Commit | None
     first_end: int | None
     rebuild: int | None
+    is_another: bool = False
 
 
 def choose_start(partition: Partition, known: Known, start_from: Literal["latest", "earliest"]) -> Start:
     """Where reading of `partition` starts, and which buckets must be told before the first read.
 
-    A position past the end means that the topic was deleted and made again: its beginning then, in
-    a new generation, of which no bucket knows.
+    A position past the end, or another record where one was read, means that the topic was deleted
+    and made again: its beginning then, in a new generation, of which no bucket knows.
     """
     generation = current_generation(partition, known.next_offsets.values(), known.commit)
     name = partition_name(partition, generation)
@@ -76,7 +87,7 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
     if lost:
         candidates.append(_without_next(known, generation, start_from))
     offset = min(candidates)
-    if offset > known.ends.end:
+    if offset > known.ends.end or known.is_another:
         beginning = known.ends.beginning
         return Start(beginning, generation + 1, tuple(known.next_offsets), commit=beginning, is_anew=True)
     commit = None
@@ -85,6 +96,33 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
     # Below the beginning the topic has forgotten what was to be read; nothing can bring it back.
     start = max(offset, known.ends.beginning)
     return Start(start, generation, lost, commit, forgotten=start - offset)
+
+
+def witnesses_of(
+    partition: Partition,
+    next_offsets: Mapping[str, Mapping[str, int]],
+    commit: Commit | None,
+    remembered: Mapping[str, Witness],
+) -> tuple[Witness, ...]:
+    """By what the topic of `partition` is known in its present generation: the last record committed,
+    and one that is `remembered` in Redis (by partition's name), since brokers forget the commits of a
+    topic that is deleted."""
+    generation = current_generation(partition, next_offsets.values(), commit)
+    found = []
+    if commit is not None and commit.generation == generation and commit.timestamp_ms is not None:
+        found.append(Witness(commit.offset - 1, commit.timestamp_ms))
+    if (witness := remembered.get(partition_name(partition, generation))) is not None:
+        found.append(witness)
+    return tuple(found)
+
+
+def is_another_topic(partition: Partition, witnesses: Iterable[Witness], timestamps: Mapping[Place, int]) -> bool:
+    """Whether some other record lies where one was read. What retention or compaction took is not
+    among `timestamps` and proves nothing."""
+    return any(
+        timestamps.get((partition, witness.offset), witness.timestamp_ms) != witness.timestamp_ms
+        for witness in witnesses
+    )
 
 
 def is_lost(partition: Partition, next_offsets: Mapping[str, Mapping[str, int]], commit: Commit | None) -> bool:
@@ -122,12 +160,6 @@ def rebuild_from_ms(commit: Commit | None, rebuild_seconds: int) -> int | None:
     return max(0, commit.timestamp_ms - 1000 * rebuild_seconds)
 
 
-def parse_next_offsets(life: Mapping[bytes, bytes]) -> dict[str, int]:
-    """The `n:<partition>` fields of a bucket's `life`, by partition's name. Others are left out."""
-    prefix = len(NEXT_FIELD)
-    return {name[prefix:].decode(): int(offset) for name, offset in life.items() if name.startswith(NEXT_FIELD)}
-
-
 def commit_metadata(generation: int, timestamp_ms: int | None) -> str:
     """What is committed beside an offset: `generation:timestamp`."""
     return f"{generation}:{'' if timestamp_ms is None else timestamp_ms}"
@@ -142,3 +174,14 @@ def parse_commit(offset: int, metadata: str) -> Commit | None:
         return Commit(offset, int(generation), int(timestamp) if timestamp else None)
     except ValueError:
         return Commit(offset, 1, None)
+
+
+def witness_text(witness: Witness) -> str:
+    """A witness as Redis remembers it: `offset:timestamp`."""
+    return f"{witness.offset}:{witness.timestamp_ms}"
+
+
+def parse_witness(text: str) -> Witness:
+    """The reverse of `witness_text`. Raises ValueError."""
+    offset, _, timestamp_ms = text.partition(":")
+    return Witness(int(offset), int(timestamp_ms))

@@ -9,19 +9,22 @@ import asyncio
 import secrets
 import string
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 from relay.batch import Argument, Batch, BucketMessages
-from relay.positions import Start, parse_next_offsets
+from relay.positions import Start, Witness, parse_witness, witness_text
 from relay.routes import ROUTES, Partition, parse_partition_name, partition_name
 from relay.settings import HistorySettings
 from relay.waiting import Waiting
 from shared.errors import EpochChanged, RedisError, RedisRefused, RelayStopped
 from shared.keys import GLOBAL_BUCKET
-from shared.link import Command, Link
+from shared.life import parse_next
+from shared.link import Command, Link, RedisAddress
+from shared.links import Links
 from shared.logging import get_logger
 from shared.metrics import RelayMetrics
 from shared.settings import RedisSettings
@@ -56,7 +59,8 @@ class Publisher:
 
     def __init__(self, redis: RedisSettings, history: HistorySettings, metrics: RelayMetrics) -> None:
         self.term = 0
-        self._address = redis.address
+        self._deployment = redis.deployment
+        self._links = Links(redis, "notify-relay")
         self._timeout_seconds = redis.redis_timeout_seconds
         self._keys = redis.keys
         self._history = history
@@ -65,7 +69,8 @@ class Publisher:
         self._publish_script = Script("publish.lua")
         self._begin_script = Script("begin.lua")
         self._start_script = Script("start.lua")
-        self._link: Link | None = None
+        # The links that the buckets were entered on: each call is made on the same ones.
+        self._link_of: dict[str, Link] = {}
         self._is_entered = False
         self._epochs: dict[str, str] = {}
         # What every bucket has been given in these epochs, by partition's name.
@@ -75,7 +80,7 @@ class Publisher:
     @property
     def is_up(self) -> bool:
         """Redis answered last time, and its epochs are ours."""
-        return self._is_entered and self._link is not None and not self._link.is_lost
+        return self._is_entered and not any(link.is_lost for link in self._link_of.values())
 
     async def enter(self) -> None:
         """Wait until Redis is there and every bucket's epoch is known.
@@ -116,21 +121,29 @@ class Publisher:
         """The term, and each bucket's `next` offsets by partition's name in it."""
 
         async def once() -> tuple[int, dict[str, Life]]:
-            replies = await self._pipeline([("HGETALL", self._keys.life(bucket)) for bucket in self._keys.buckets])
+            replies = await self._call(
+                [(bucket, ("HGETALL", self._keys.life(bucket))) for bucket in self._keys.buckets]
+            )
             lives = dict(zip(self._keys.buckets, replies, strict=True))
             for bucket, life in lives.items():
                 if life.get(b"epoch") != self._epochs[bucket].encode():
                     raise RedisRefused(f"another epoch than ours in {bucket}")
-            return self.term, {bucket: parse_next_offsets(life) for bucket, life in lives.items()}
+            return self.term, {
+                bucket: {name.decode(): offset for name, offset in parse_next(life).items()}
+                for bucket, life in lives.items()
+            }
 
         return await self._until_done(once)
 
     async def record_first_start(self, ends: Mapping[Partition, int]) -> dict[Partition, int]:
-        """The ends of all partitions at the very first start: `ends` if this is it."""
+        """The ends of all partitions at the very first start: `ends` if this is it, and they are given."""
 
         async def once() -> dict[Partition, int]:
             arguments = [word for partition, end in ends.items() for word in (partition_name(partition), end)]
-            (flat,) = await self._pipeline([self._start_script.call([self._keys.start], arguments)])
+            link = await self._links.of_key(self._keys.start)
+            await link.call("SCRIPT", "LOAD", self._start_script.source, timeout_seconds=self._timeout_seconds)
+            command = self._start_script.call([self._keys.start], arguments)
+            flat = await link.call(*command, timeout_seconds=self._timeout_seconds)
             pairs = zip(flat[::2], flat[1::2], strict=True)
             return {parse_partition_name(name.decode())[0]: int(end) for name, end in pairs}
 
@@ -153,10 +166,28 @@ class Publisher:
 
         await self._until_done(once)
 
+    async def read_witnesses(self) -> dict[str, Witness]:
+        """By which record each partition's topic is known, by partition's name."""
+
+        async def once() -> dict[str, Witness]:
+            (found,) = await self._call([(GLOBAL_BUCKET, ("HGETALL", self._keys.witnesses))])
+            return {name.decode(): parse_witness(text.decode()) for name, text in found.items()}
+
+        return await self._until_done(once)
+
+    async def store_witnesses(self, witnesses: Mapping[str, Witness]) -> None:
+        """Remember records that were read. An older one would do as well: none is ever wrong."""
+        words: list[Argument] = [word for name, found in witnesses.items() for word in (name, witness_text(found))]
+
+        async def once() -> None:
+            await self._call([(GLOBAL_BUCKET, ("HSET", self._keys.witnesses, *words))])
+
+        if words:
+            await self._until_done(once)
+
     def close(self) -> None:
-        """Close the link. May be called twice."""
-        if self._link is not None:
-            self._link.close()
+        """Close the links. May be called twice."""
+        self._links.close()
 
     def _check_term(self, term: int) -> None:
         if term != self.term:
@@ -174,7 +205,7 @@ class Publisher:
                 except RedisError as error:
                     self._is_entered = False
                     self._metrics.redis_up.set(0)
-                    await waiting.wait("redis_not_usable", error=str(error), redis=str(self._address))
+                    await waiting.wait("redis_not_usable", error=str(error), redis=str(self._deployment))
                 except EpochChanged:
                     waiting.over("redis_usable")
                     raise
@@ -186,21 +217,13 @@ class Publisher:
         """Entering is all that is wanted."""
 
     async def _enter(self) -> None:
-        if self._link is None or self._link.is_lost:
-            self._link = await Link.connect(self._address, name="notify-relay", timeout_seconds=self._timeout_seconds)
         buckets = self._keys.buckets
-        layout = str(self._keys.user_buckets).encode()
-        scripts = (self._publish_script, self._begin_script, self._start_script)
-        _check_memory_policy(*await self._pipeline([("INFO", "memory")]))
-        _, found = await self._pipeline([("SET", self._keys.layout, layout, "NX"), ("GET", self._keys.layout)])
-        if found != layout:
-            raise RelayStopped(
-                f"this Redis was laid out for REDIS_USER_BUCKETS={found.decode()}, not {layout.decode()}: "
-                "set that, or begin with an empty Redis (the logs are rebuilt from Redpanda)"
-            )
-        await self._pipeline([("SCRIPT", "LOAD", script.source) for script in scripts])
-        begun = await self._pipeline(
-            [self._begin_script.call([self._keys.life(bucket)], [_new_epoch()]) for bucket in buckets]
+        self._link_of = {bucket: await self._links.of(bucket) for bucket in buckets}
+        for link in dict.fromkeys(self._link_of.values()):
+            await self._prepare(link)
+        await self._check_layout()
+        begun = await self._call(
+            [(bucket, self._begin_script.call([self._keys.life(bucket)], [_new_epoch()])) for bucket in buckets]
         )
         epochs = {bucket: epoch.decode() for bucket, (epoch, _) in zip(buckets, begun, strict=True)}
         for bucket, (epoch, is_new) in zip(buckets, begun, strict=True):
@@ -214,6 +237,26 @@ class Publisher:
         self._is_entered = True
         self._metrics.redis_up.set(1)
 
+    async def _prepare(self, link: Link) -> None:
+        """Have a server know the scripts, if it keeps what it is given."""
+        memory = await link.call("INFO", "memory", timeout_seconds=self._timeout_seconds)
+        _check_memory_policy(link.address, memory)
+        loads: list[Command] = [
+            ("SCRIPT", "LOAD", script.source) for script in (self._publish_script, self._begin_script)
+        ]
+        await link.pipeline(loads, timeout_seconds=self._timeout_seconds)
+
+    async def _check_layout(self) -> None:
+        layout = str(self._keys.user_buckets).encode()
+        link = await self._links.of_key(self._keys.layout)
+        commands: list[Command] = [("SET", self._keys.layout, layout, "NX"), ("GET", self._keys.layout)]
+        _, found = await link.pipeline(commands, timeout_seconds=self._timeout_seconds)
+        if found != layout:
+            raise RelayStopped(
+                f"this Redis was laid out for REDIS_USER_BUCKETS={found.decode()}, not {layout.decode()}: "
+                "set that, or begin with an empty Redis (the logs are rebuilt from Redpanda)"
+            )
+
     async def _call_publish(
         self, buckets: Mapping[str, BucketMessages], next_offsets: Mapping[str, int], *, beat: bool
     ) -> list[list[int]]:
@@ -221,20 +264,23 @@ class Publisher:
         partitions: list[Argument] = []
         for name, offset in next_offsets.items():
             partitions += (name, offset, ROUTES[parse_partition_name(name)[0].topic].type)
-        replies = await self._pipeline(
+        replies = await self._call(
             [
-                self._publish_script.call(
-                    self._script_keys(bucket, messages),
-                    [
-                        self._epochs[bucket],
-                        self._history.messages_of(bucket),
-                        self._history.history_seconds,
-                        self._keys.beat(bucket) if beat else "",
-                        messages.stream_count,
-                        len(next_offsets),
-                        *partitions,
-                        *messages.arguments,
-                    ],
+                (
+                    bucket,
+                    self._publish_script.call(
+                        self._script_keys(bucket, messages),
+                        [
+                            self._epochs[bucket],
+                            self._history.messages_of(bucket),
+                            self._history.history_seconds,
+                            self._keys.beat(bucket) if beat else "",
+                            messages.stream_count,
+                            len(next_offsets),
+                            *partitions,
+                            *messages.arguments,
+                        ],
+                    ),
                 )
                 for bucket, messages in buckets.items()
             ]
@@ -247,17 +293,39 @@ class Publisher:
         last = [self._keys.last] if bucket == GLOBAL_BUCKET else []
         return [self._keys.life(bucket), *messages.keys, *last]
 
-    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        assert self._link is not None
-        return await self._link.pipeline(commands, timeout_seconds=self._timeout_seconds)
+    async def _call(self, calls: Sequence[tuple[str, Command]]) -> list[Any]:
+        """Make calls, each on its bucket's server: one write for a server, all servers at once.
+
+        Gives their replies in order. Raises what the first failed with, after all have ended.
+        """
+        places: defaultdict[Link, list[int]] = defaultdict(list)
+        for place, (bucket, _) in enumerate(calls):
+            places[self._link_of[bucket]].append(place)
+        if len(places) == 1:
+            (link,) = places
+            return await link.pipeline([command for _, command in calls], timeout_seconds=self._timeout_seconds)
+        answers = await asyncio.gather(
+            *(
+                link.pipeline([calls[place][1] for place in own], timeout_seconds=self._timeout_seconds)
+                for link, own in places.items()
+            ),
+            return_exceptions=True,
+        )
+        replies: list[Any] = [None] * len(calls)
+        for own, answer in zip(places.values(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            for place, reply in zip(own, answer, strict=True):
+                replies[place] = reply
+        return replies
 
 
-def _check_memory_policy(info: bytes) -> None:
+def _check_memory_policy(server: RedisAddress, info: bytes) -> None:
     fields = dict(line.split(b":", 1) for line in info.splitlines() if b":" in line)
     policy = fields.get(b"maxmemory_policy", b"noeviction").decode()
     if policy != "noeviction":
         raise RelayStopped(
-            f"this Redis has maxmemory-policy {policy}, which removes keys that resuming relies on: "
+            f"the Redis at {server} has maxmemory-policy {policy}, which removes keys that resuming relies on: "
             "set it to noeviction"
         )
 

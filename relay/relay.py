@@ -6,28 +6,44 @@ call of the one before has succeeded.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relay.batch import Batch, Progress, make_batch
+from relay.batch import Batch, Progress, Record, make_batch, make_gap_batch
 from relay.consumer import Consumer
 from relay.dead_letters import DeadLetters
 from relay.decode import Decode
-from relay.positions import Commit, Known, Start, choose_start, commit_metadata, is_lost, rebuild_from_ms
+from relay.positions import (
+    Commit,
+    Known,
+    Start,
+    Witness,
+    choose_start,
+    commit_metadata,
+    is_another_topic,
+    is_lost,
+    rebuild_from_ms,
+    witnesses_of,
+)
 from relay.publisher import Publisher
 from relay.routes import Partition, partition_name
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
 from relay.waiting import Waiting
-from shared.errors import BrokerUnavailable, EpochChanged
+from relay.watch import Watch
+from shared.errors import BrokerUnavailable, EpochChanged, RelayStopped, Undecodable
 from shared.keys import Keys
 from shared.logging import get_logger
 from shared.metrics import RelayMetrics
 
 BEAT_SECONDS: Final = 1.0
 COMMIT_SECONDS: Final = 1.0
-PAST_END_LOOKS: Final = 3
-"""How often a partition must look shorter than our position before it counts as made anew: for a
-moment after a new leader's election its end may lie behind."""
+ANEW_LOOKS: Final = 3
+"""How often a partition must look made anew before it counts as that: for a moment after a new
+leader's election its end may lie behind."""
+
+REMEMBER_SECONDS: Final = 10.0
+"""How often it is looked whether the topics are still those that were read."""
 
 
 class Relay:
@@ -56,6 +72,7 @@ class Relay:
         self._stop_seconds = stop_seconds
         self._decode = Decode(events.max_event_bytes, events.drop_fields)
         self._log = get_logger(__name__)
+        self._watch = Watch(consumer, publisher)
         self._term = -1
         self._has_started = False
         self._generations: dict[Partition, int] = {}
@@ -64,6 +81,8 @@ class Relay:
         # What may be committed, and (generation, offset) that is.
         self._progress: dict[Partition, Progress] = {}
         self._committed: dict[Partition, tuple[int, int]] = {}
+        # By which record the topic of each (partition, generation) was known the last time.
+        self._remembered: dict[tuple[Partition, int], Witness] = {}
 
     @property
     def not_ready_because(self) -> str | None:
@@ -74,8 +93,8 @@ class Relay:
 
     @property
     def is_running(self) -> bool:
-        """Events go through: started, and Redis answers."""
-        return self._has_started and self._publisher.is_up
+        """Events go through: started, and both Redpanda and Redis answer."""
+        return self._has_started and self._publisher.is_up and self._watch.is_well
 
     async def run(self) -> None:
         """Relay until cancelled; then finish the batch under way, commit and leave the group.
@@ -87,7 +106,9 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._beat())
                 tasks.create_task(self._commit_now_and_then())
+                tasks.create_task(self._remember())
                 tasks.create_task(self._relay())
+                tasks.create_task(self._watch.run())
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
@@ -105,12 +126,18 @@ class Relay:
                         await _finished(publishing)
                         publishing = None
                     await self._place()
-                records = await self._consumer.read()
+                try:
+                    records = await self._consumer.read()
+                except Undecodable as error:
+                    if publishing is not None:
+                        await _finished(publishing)
+                        publishing = None
+                    await self._pass_over(error)
+                    continue
+                self._watch.has_read()
                 batch = None
                 if records:
-                    batch = make_batch(
-                        records, term=self._term, generations=self._generations, decode=self._decode, keys=self._keys
-                    )
+                    batch = self._batch(records)
                 if publishing is not None and (batch is not None or publishing.done()):
                     await _finished(publishing)
                     publishing = None
@@ -120,7 +147,19 @@ class Relay:
         finally:
             if publishing is not None:
                 await _ended(publishing, self._stop_seconds)
+            await self._raise_next()
             await self._commit_progress()
+
+    async def _raise_next(self) -> None:
+        """Leave nothing to be read again, not even a dead letter: whoever comes next may take larger
+        ones. Not waited for when Redis is away."""
+        if self._publisher.is_up:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._stop_seconds):
+                    await self._publisher.beat()
+
+    def _batch(self, records: Mapping[Partition, Sequence[Record]]) -> Batch:
+        return make_batch(records, term=self._term, generations=self._generations, decode=self._decode, keys=self._keys)
 
     @property
     def _is_to_place(self) -> bool:
@@ -135,6 +174,25 @@ class Relay:
         self._progress.update(batch.progress)
         self._positions.update((partition, progress.next_offset) for partition, progress in batch.progress.items())
         self._count(batch, published)
+
+    async def _pass_over(self, error: Undecodable) -> None:
+        """Make the records that cannot be decoded dead letters, and have reading begin behind them.
+
+        Raises RelayStopped when they are not found: the next read would fail as this one did.
+        """
+        self._log.error("record_undecodable", error=str(error))
+        try:
+            gap = await self._consumer.find_undecodable(self._positions)
+        except BrokerUnavailable as why:
+            raise RelayStopped(f"{error}; {why}") from None
+        if gap is None:
+            raise RelayStopped(f"{error}, although another reader can")
+        with contextlib.suppress(EpochChanged):
+            if gap.before:
+                await self._publish(self._batch({gap.partition: gap.before}))
+            generation = self._generations[gap.partition]
+            await self._publish(make_gap_batch(gap, term=self._term, generation=generation))
+            await self._publisher.beat()  # raises `next`, from where reading starts again
 
     def _count(self, batch: Batch, published: list[int]) -> None:
         events = self._metrics.events
@@ -178,12 +236,14 @@ class Relay:
                 anew = sorted(
                     partition_name(partition, start.generation) for partition, start in starts.items() if start.is_anew
                 )
-                if anew and looks < PAST_END_LOOKS:
-                    await waiting.wait("position_past_end", partitions=anew)
+                if anew and looks < ANEW_LOOKS:
+                    await waiting.wait("topic_looks_made_anew", partitions=anew)
                     continue
+                await self._publisher.store_starts(term, starts)
                 if anew:
                     self._log.error("topic_made_anew", partitions=anew)
-                await self._publisher.store_starts(term, starts)
+                    for partition in (partition for partition, start in starts.items() if start.is_anew):
+                        self._metrics.topics_made_anew.labels(partition.topic).inc()
             except BrokerUnavailable as error:
                 await waiting.wait("redpanda_not_usable", error=str(error))
                 continue
@@ -211,7 +271,9 @@ class Relay:
         self, assigned: frozenset[Partition]
     ) -> tuple[int, dict[Partition, Start], dict[Partition, Commit | None]]:
         consumer = self._consumer
-        first_ends = await self._publisher.record_first_start(await consumer.ends_of_all())
+        first_ends = await self._publisher.record_first_start({})
+        if not first_ends:
+            first_ends = await self._publisher.record_first_start(await consumer.ends_of_all())
         term, lives = await self._publisher.read_lives()
         commits = await consumer.commits(assigned)
         times = {
@@ -221,6 +283,13 @@ class Relay:
             and (time_ms := rebuild_from_ms(commits.get(partition), self._history.rebuild_seconds)) is not None
         }
         rebuild = await consumer.offsets_at(times)
+        remembered = await self._publisher.read_witnesses()
+        witnesses = {
+            partition: witnesses_of(partition, lives, commits.get(partition), remembered) for partition in assigned
+        }
+        timestamps = await consumer.timestamps_of(
+            [(partition, witness.offset) for partition, found in witnesses.items() for witness in found]
+        )
         ends = await consumer.ends(assigned)
         starts = {
             partition: choose_start(
@@ -231,6 +300,7 @@ class Relay:
                     commit=commits.get(partition),
                     first_end=first_ends.get(partition),
                     rebuild=rebuild.get(partition),
+                    is_another=is_another_topic(partition, witnesses[partition], timestamps),
                 ),
                 self._kafka.start_from,
             )
@@ -248,6 +318,7 @@ class Relay:
         self._progress = {
             partition: Progress(start.commit, None) for partition, start in starts.items() if start.commit is not None
         }
+        self._remembered = {}
         self._metrics.partitions_assigned.set(len(starts))
 
     # Once a second
@@ -262,6 +333,45 @@ class Relay:
             await asyncio.sleep(COMMIT_SECONDS)
             await self._commit_progress()
             self._measure_lag()
+
+    async def _remember(self) -> None:
+        """Remember a record of each partition, and look now and then whether the topics are still those
+        that were read; only then is a record replaced by a later one.
+
+        A topic that is deleted and made again under a relay is mostly noticed by its reading, which
+        fails. Made again fast, and filled beyond our position, it is noticed here.
+        """
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            if self._consumer.is_moved:
+                continue
+            before = self._remembered
+            witnesses = {
+                (partition, generation): Witness(progress.next_offset - 1, progress.timestamp_ms)
+                for partition, generation in self._generations.items()
+                if (progress := self._progress.get(partition)) is not None and progress.timestamp_ms is not None
+            }
+            if time.monotonic() - looked_at >= REMEMBER_SECONDS:
+                if not await self._are_topics_the_same(before):
+                    continue
+                looked_at = time.monotonic()
+            else:
+                witnesses = {which: witness for which, witness in witnesses.items() if which not in before}
+            await self._publisher.store_witnesses({partition_name(*which): w for which, w in witnesses.items()})
+            if self._remembered is before:  # else the assignment changed meanwhile
+                self._remembered = before | witnesses
+
+    async def _are_topics_the_same(self, witnesses: Mapping[tuple[Partition, int], Witness]) -> bool:
+        """False when that cannot be said, or when they are not: `_place` looks again then, and decides."""
+        try:
+            timestamps = await self._consumer.timestamps_of([(p, w.offset) for (p, _), w in witnesses.items()])
+        except BrokerUnavailable:
+            return False
+        if any(is_another_topic(partition, [witness], timestamps) for (partition, _), witness in witnesses.items()):
+            self._consumer.is_moved = True
+            return False
+        return True
 
     async def _commit_progress(self) -> None:
         # A partition that was another's meanwhile may be committed further than we know until we look.

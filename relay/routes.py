@@ -1,23 +1,17 @@
-"""Topic to type and audience (DESIGN section 2)."""
+"""Topic to type, and to whether its events are for everyone (DESIGN section 2)."""
 
 from collections.abc import Mapping
-from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-
-class Audience(Enum):
-    """Who gets the events of a topic."""
-
-    EVERYONE = auto()
-    USER = auto()
+from shared.message import TYPE_OF_TOPIC
 
 
 class Route(NamedTuple):
-    """What the events of one topic are."""
+    """What the events of one topic are: for everyone, or for the user that each one names."""
 
     type: str
-    audience: Audience
+    is_broadcast: bool
 
 
 class Partition(NamedTuple):
@@ -27,13 +21,10 @@ class Partition(NamedTuple):
     number: int
 
 
+_BROADCAST_TOPICS: Final = frozenset(("regime-events", "alert-events"))
+
 ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
-    {
-        "regime-events": Route("regime_change", Audience.EVERYONE),
-        "alert-events": Route("market_alert", Audience.EVERYONE),
-        "risk-events": Route("risk_alert", Audience.USER),
-        "execution-events": Route("order_executed", Audience.USER),
-    }
+    {topic: Route(type_, topic in _BROADCAST_TOPICS) for topic, type_ in TYPE_OF_TOPIC.items()}
 )
 DEAD_LETTER_TOPIC: Final = "notification-dead-letters"
 

@@ -114,6 +114,3 @@ class RelaySettings(Settings):
     relay_stop_seconds: float = Field(
         5.0, gt=0, le=300, description="how long the batch under way may take to finish when the relay is told to end"
     )
-    dead_letter_attempts: int = Field(
-        3, ge=1, le=100, description="how often a dead letter is tried before the relay stops with an error"
-    )

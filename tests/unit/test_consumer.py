@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import KafkaError, UnsupportedCodecError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 
 from relay import consumer
 from relay.consumer import Consumer
 from relay.routes import Partition
 from relay.settings import KafkaSettings
-from shared.errors import RelayStopped
+from shared.errors import RelayStopped, Undecodable
 
 GOOD = Partition("risk-events", 0)
 BAD = Partition("alert-events", 1)
@@ -115,10 +115,25 @@ async def test_a_failure_is_over_after_a_while_of_good_reads(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "error", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), EOFError("compressed file ended")]
+    "error",
+    [
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        EOFError("compressed file ended"),
+        CorruptRecordException("Found invalid record structure"),
+    ],
 )
-async def test_a_record_that_cannot_be_decoded_stops_the_relay_by_name(error: Exception) -> None:
+async def test_a_record_that_cannot_be_decoded_is_named(error: Exception) -> None:
     reader = consumer_of(Kafka(error))
     await reader.read()
-    with pytest.raises(RelayStopped, match=rf"alert-events/1 at offset 40 cannot be decoded: {type(error).__name__}"):
+    with pytest.raises(Undecodable, match=rf"alert-events/1 at offset 40 cannot be decoded: {type(error).__name__}"):
         await reader.read()
+    assert reader.is_moved
+
+
+@pytest.mark.parametrize("error", [UnsupportedCodecError("no zstd"), CorruptRecordException("Invalid CRC - x")])
+async def test_what_another_broker_or_another_installation_could_read_is_not_called_undecodable(
+    error: Exception,
+) -> None:
+    reader = consumer_of(Kafka(error))
+    await reader.read()
+    assert await reader.read() == {}

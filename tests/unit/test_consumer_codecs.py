@@ -12,7 +12,7 @@ from demo.broker import add_broker, bootstrap
 from demo.process import Processes
 from relay.consumer import Consumer
 from relay.settings import KafkaSettings
-from shared.errors import RelayStopped
+from shared.errors import Undecodable
 
 pytestmark = pytest.mark.scenario
 
@@ -65,7 +65,7 @@ async def test_batches_of_every_codec_are_read(broker: str, consumer: Consumer) 
     assert await read(consumer, len(CODECS) * len(VALUES)) == VALUES * len(CODECS)
 
 
-async def test_a_batch_that_cannot_be_decompressed_stops_the_relay_by_name(
+async def test_a_batch_that_cannot_be_decompressed_is_told_by_name(
     broker: str, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def corrupt(data: object) -> bytes:
@@ -76,5 +76,5 @@ async def test_a_batch_that_cannot_be_decompressed_stops_the_relay_by_name(
     for module in ("aiokafka.record._crecords.default_records", "aiokafka.record.default_records"):
         monkeypatch.setattr(f"{module}.gzip_decode", corrupt)
     send(broker, "gzip", VALUES)
-    with pytest.raises(RelayStopped, match=r"risk-events/0 at offset 20 cannot be decoded: .*stored block lengths"):
+    with pytest.raises(Undecodable, match=r"risk-events/0 at offset 20 cannot be decoded: .*stored block lengths"):
         await read(consumer, 1)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaConnectionError, MessageSizeTooLargeError
 
-from relay.batch import DeadLetter
+from relay.batch import DeadLetter, NoRecord
 from relay.consumer import FETCH_BYTES
-from relay.dead_letters import DeadLetters, bare_headers, whole_headers
+from relay.dead_letters import DeadLetters
 from relay.decode import Reason
+from relay.letters import bare_headers
 from relay.routes import Partition
 from relay.settings import KafkaSettings
 from shared.errors import RelayStopped
@@ -37,18 +38,6 @@ ORIGIN = [
     ("dlq-timestamp", b"1000"),
     ("dlq-reason", b"not_json"),
 ]
-
-
-def test_a_letter_says_where_it_came_from_beside_its_own_headers() -> None:
-    assert whole_headers(letter(headers=(("trace", b"1"),))) == [("trace", b"1"), *ORIGIN]
-
-
-def test_a_letter_that_was_one_before_says_only_where_it_came_from_last() -> None:
-    assert whole_headers(letter(headers=(("dlq-topic", b"old"), ("a", b"")))) == [("a", b""), *ORIGIN]
-
-
-def test_a_bare_letter_says_how_large_its_value_was() -> None:
-    assert bare_headers(letter(headers=(("trace", b"1"),))) == [*ORIGIN, ("dlq-value-bytes", b"4")]
 
 
 @dataclass
@@ -84,7 +73,7 @@ async def producer() -> Producer:
 
 @pytest.fixture
 async def dead_letters(producer: Producer) -> AsyncIterator[DeadLetters]:
-    dead_letters = DeadLetters(KafkaSettings(), attempts=3)
+    dead_letters = DeadLetters(KafkaSettings())
     dead_letters._producer = producer
     yield dead_letters
     await dead_letters.stop()
@@ -105,6 +94,17 @@ async def test_a_letter_too_large_for_the_topic_goes_as_headers_only(
     )
 
 
+async def test_a_letter_of_what_could_not_be_decoded_goes_as_headers_only(
+    producer: Producer, dead_letters: DeadLetters
+) -> None:
+    lost = DeadLetter(Partition("risk-events", 2), NoRecord(7), Reason.UNDECODABLE)
+    await dead_letters.write([lost])
+    ((key, value, headers),) = producer.written
+    assert (key, value) == (None, b"")
+    assert dict(headers)["dlq-reason"] == b"undecodable"
+    assert "dlq-value-bytes" in dict(headers), "or redrive would put an empty record back"
+
+
 async def test_only_letters_that_failed_are_tried_again(producer: Producer, dead_letters: DeadLetters) -> None:
     producer.failures = [KafkaConnectionError("gone"), TimeoutError()]
     await dead_letters.write([letter(b"a"), letter(b"b"), letter(b"c")])
@@ -116,12 +116,12 @@ async def test_a_topic_that_cannot_be_written_stops_the_relay(
 ) -> None:
     monkeypatch.setattr("relay.dead_letters.GIVE_UP_SECONDS", 0)
     producer.is_away = True
-    with pytest.raises(RelayStopped, match=r"notification-dead-letters .* 3 attempts .*gone.* risk-events/2/7 "):
+    with pytest.raises(RelayStopped, match=r"notification-dead-letters cannot be written .*gone.* risk-events/2/7 "):
         await dead_letters.write([letter()])
     assert producer.written == []
 
 
-async def test_a_broker_that_is_away_for_longer_than_the_attempts_take_gets_the_letters(
+async def test_a_broker_that_was_away_for_a_while_gets_the_letters(
     producer: Producer, dead_letters: DeadLetters
 ) -> None:
     producer.failures = [KafkaConnectionError("gone")] * 4
@@ -130,7 +130,7 @@ async def test_a_broker_that_is_away_for_longer_than_the_attempts_take_gets_the_
     assert [value for _, value, _ in producer.written] == [b"a"]
 
 
-async def test_giving_up_takes_time_and_not_only_attempts(
+async def test_giving_up_takes_time_and_several_attempts(
     producer: Producer, dead_letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.dead_letters.GIVE_UP_SECONDS", 1.5)
@@ -153,5 +153,5 @@ async def test_what_is_too_large_the_broker_decides(monkeypatch: pytest.MonkeyPa
         return Started()
 
     monkeypatch.setattr("relay.dead_letters.AIOKafkaProducer", make)
-    await DeadLetters(KafkaSettings(), attempts=3).write([letter()])
+    await DeadLetters(KafkaSettings()).write([letter()])
     assert made["max_request_size"] == FETCH_BYTES

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -7,13 +8,17 @@ from relay.positions import (
     Ends,
     Known,
     Start,
+    Witness,
     choose_start,
     commit_metadata,
     current_generation,
+    is_another_topic,
     is_lost,
     parse_commit,
-    parse_next_offsets,
+    parse_witness,
     rebuild_from_ms,
+    witness_text,
+    witnesses_of,
 )
 from relay.routes import Partition
 
@@ -106,6 +111,42 @@ def test_a_position_past_the_end_begins_a_new_generation() -> None:
     assert start_of(facts) == Start(100, 2, ("g", "u0"), commit=100, is_anew=True)
 
 
+def test_another_topic_under_the_same_name_begins_a_new_generation() -> None:
+    facts = known({"g": {NAME: 500}, "u0": {NAME: 500}}, commit=Commit(500, 1, 1000))
+    assert start_of(replace(facts, is_another=True)) == Start(100, 2, ("g", "u0"), commit=100, is_anew=True)
+
+
+def test_a_topic_is_known_by_the_record_committed_last_and_by_the_one_remembered() -> None:
+    lives = {"g": {NAME: 500}}
+    remembered = {NAME: Witness(450, 900), "risk-events/1": Witness(1, 1)}
+    assert witnesses_of(P, lives, Commit(500, 1, 1000), remembered) == (Witness(499, 1000), Witness(450, 900))
+    assert witnesses_of(P, lives, None, remembered) == (Witness(450, 900),)
+    assert witnesses_of(P, lives, Commit(500, 1, None), {}) == ()
+
+
+def test_records_of_an_earlier_generation_say_nothing_of_this_one() -> None:
+    lives = {"g": {"risk-events~2/2": 7}}
+    assert witnesses_of(P, lives, Commit(500, 1, 1000), {NAME: Witness(450, 900)}) == ()
+    assert witnesses_of(P, lives, None, {"risk-events~2/2": Witness(3, 5)}) == (Witness(3, 5),)
+
+
+def test_another_record_where_one_was_read_proves_another_topic() -> None:
+    witnesses = [Witness(499, 1000), Witness(450, 900)]
+    assert not is_another_topic(P, witnesses, {(P, 499): 1000, (P, 450): 900})
+    assert is_another_topic(P, witnesses, {(P, 499): 1000, (P, 450): 901})
+    assert is_another_topic(P, witnesses, {(P, 499): 2000})
+
+
+def test_a_record_that_is_gone_proves_nothing() -> None:
+    assert not is_another_topic(P, [Witness(499, 1000)], {})
+    assert not is_another_topic(P, [Witness(499, 1000)], {(Partition("risk-events", 1), 499): 5})
+    assert not is_another_topic(P, [], {(P, 499): 5})
+
+
+def test_a_witness_survives_redis() -> None:
+    assert parse_witness(witness_text(Witness(499, -1))) == Witness(499, -1)
+
+
 def test_a_generation_that_began_goes_on() -> None:
     nexts = {"g": {NAME: 901, "risk-events~2/2": 120}, "u0": {NAME: 905, "risk-events~2/2": 110}}
     assert start_of(known(nexts, commit=Commit(901, 1, 1000))) == Start(110, 2, (), commit=100)
@@ -127,11 +168,6 @@ def test_a_partition_is_lost_when_some_bucket_has_no_next_of_its_generation() ->
     assert not is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, None)
     assert is_lost(P, {"g": {NAME: 1}, "u0": {}}, None)
     assert is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, Commit(0, 2, None))
-
-
-def test_next_offsets_are_read_from_life() -> None:
-    life = {b"epoch": b"abc", b"beat": b"7", b"n:risk-events/2": b"31", b"n:risk-events~2/2": b"4"}
-    assert parse_next_offsets(life) == {"risk-events/2": 31, "risk-events~2/2": 4}
 
 
 @pytest.mark.parametrize("commit", [Commit(7, 1, 1_700_000_000_000), Commit(7, 3, None), Commit(0, 1, -1)])

@@ -19,9 +19,13 @@ from relay.routes import Partition
 from relay.settings import HistorySettings
 from shared.errors import EpochChanged, RelayStopped
 from shared.keys import GLOBAL, Keys
+from shared.link import RedisAddress
+from shared.links import Links
 from shared.message import parse_message
 from shared.metrics import RelayMetrics
+from shared.servers import Servers
 from shared.settings import RedisSettings
+from shared.topology import Placement, slot_of
 
 RISK = Partition("risk-events", 2)
 REGIME = Partition("regime-events", 0)
@@ -142,8 +146,10 @@ async def test_starts_are_stored_where_they_are_missing_only(server: Server, pub
 
 
 async def test_the_very_first_start_is_recorded_once(publisher: Publisher) -> None:
+    assert await publisher.record_first_start({}) == {}
     assert await publisher.record_first_start({RISK: 5, REGIME: 0}) == {RISK: 5, REGIME: 0}
     assert await publisher.record_first_start({RISK: 8}) == {RISK: 5, REGIME: 0}
+    assert await publisher.record_first_start({}) == {RISK: 5, REGIME: 0}
 
 
 async def test_forgotten_scripts_are_loaded_again(server: Server, publisher: Publisher) -> None:
@@ -252,3 +258,136 @@ async def test_a_memory_policy_that_evicts_stops_the_relay(server: Server) -> No
     with contextlib.closing(publisher), pytest.raises(RelayStopped, match=r"allkeys-lru.* noeviction"):
         await publisher.enter()
     assert server.redis.dbsize() == 0
+
+
+# Several servers
+
+
+class Two:
+    """Two servers of which the second holds u1, and the publisher's way to them."""
+
+    def __init__(self, first: Server, second: Server) -> None:
+        self.first, self.second = first, second
+        addresses = [RedisAddress("127.0.0.1", server.process.port) for server in (first, second)]
+        slot = slot_of("{u1}")
+        self.servers = Servers(first.settings())
+        placement = Placement((0, slot, slot + 1), (addresses[0], addresses[1], addresses[0]))
+        self.servers._ask = self._ask  # type: ignore[method-assign]
+        self.placement = placement
+        self.publisher = first.publisher()
+        self.publisher._links = Links(first.settings(), "unit", self.servers)
+
+    async def _ask(self) -> Placement:
+        self.servers._placement = self.placement
+        return self.placement
+
+    def batch(self, offset: int) -> Batch:
+        """For everyone, and for users in all buckets."""
+        values = [b'{"user_id":%d}' % number for number in range(20)]
+        return make_batch(
+            {REGIME: [R(offset)], RISK: [R(20 * offset + number, value) for number, value in enumerate(values)]},
+            term=self.publisher.term,
+            generations={REGIME: 1, RISK: 1},
+            decode=Decode(1000, {}),
+            keys=KEYS,
+        )
+
+    def epochs(self) -> dict[str, bytes]:
+        return {bucket: self.of(bucket).hget(KEYS.life(bucket), "epoch") for bucket in KEYS.buckets}
+
+    def of(self, bucket: str) -> Any:
+        return (self.second if bucket == "u1" else self.first).redis
+
+
+@pytest.fixture
+async def two() -> AsyncIterator[Two]:
+    async with Processes() as processes:
+        servers = [
+            Server(await add_valkey(processes, name=f"valkey-{number}").start().wait_until_ready()) for number in (0, 1)
+        ]
+        two = Two(*servers)
+        await two.publisher.enter()
+        yield two
+        two.publisher.close()
+        for server in servers:
+            server.redis.close()
+
+
+async def test_each_bucket_is_published_on_its_own_server(two: Two) -> None:
+    await two.publisher.publish(two.batch(1))
+    await two.publisher.beat()
+    for bucket in KEYS.buckets:
+        assert two.of(bucket).hmget(KEYS.life(bucket), "n:regime-events/0", "beat") == [b"2", b"1"]
+    assert {key.split(b":")[1] for key in two.second.redis.keys("*")} == {b"{u1}"}
+    assert b"{u1}" not in {key.split(b":")[1] for key in two.first.redis.keys("*") if b"{" in key}
+
+
+async def test_a_server_that_restarts_begins_its_own_buckets_epochs_only(two: Two) -> None:
+    before = two.epochs()
+    batch = two.batch(1)
+    await two.second.process.restart()
+    with pytest.raises(EpochChanged):
+        await two.publisher.publish(batch)
+    after = two.epochs()
+    assert {bucket for bucket in KEYS.buckets if before[bucket] != after[bucket]} == {"u1"}
+    assert two.publisher.term == 2
+
+
+async def test_a_bucket_that_moved_is_found_and_begins_an_epoch(two: Two) -> None:
+    await two.publisher.publish(two.batch(1))
+    before = two.epochs()
+    for key in two.second.redis.keys("*"):
+        two.second.redis.migrate("127.0.0.1", two.first.process.port, key, 0, 5000)
+    two.placement = Placement.on(RedisAddress("127.0.0.1", two.first.process.port))
+    link = two.publisher._link_of["u1"]
+    two.second.redis.replicaof("127.0.0.1", two.first.process.port)  # it refuses from now on
+    with pytest.raises(EpochChanged):
+        await two.publisher.publish(two.batch(2))
+    assert link.is_lost
+    assert two.first.redis.hget(KEYS.life("u1"), "epoch") not in (None, before["u1"])
+    assert set(two.publisher._link_of.values()) == {two.publisher._link_of["g"]}
+
+
+async def test_while_one_server_is_away_a_batch_waits_and_is_published_once(two: Two) -> None:
+    batch = two.batch(1)
+    two.second.redis.config_set("maxmemory", "1")
+    publishing = asyncio.create_task(two.publisher.publish(batch))
+    await until(lambda: not two.publisher.is_up)
+    assert not publishing.done()
+    two.second.redis.config_set("maxmemory", "0")
+    await publishing
+    for bucket in KEYS.buckets:
+        for key in two.of(bucket).keys(f"notify:{{{bucket}}}:log:*"):
+            ids = [parse_message(fields[b"m"]).id for _, fields in two.of(bucket).xrange(key)]
+            assert len(ids) == len(set(ids))
+    assert two.first.redis.xlen(KEYS.log(GLOBAL)) == 1
+
+
+async def test_a_promotion_there_and_back_begins_an_epoch_though_no_relay_called_in_between() -> None:
+    async with Processes() as processes:
+        first, second = [
+            Server(await add_valkey(processes, name=f"valkey-{number}").start().wait_until_ready()) for number in (0, 1)
+        ]
+
+        async def follow(server: Server, primary: Server) -> None:
+            server.redis.replicaof("127.0.0.1", primary.process.port)
+            await until(lambda: server.redis.role()[3] == b"connected")
+
+        await follow(second, first)
+        publisher = first.publisher()
+        await publisher.enter()
+        run_id, before = first.redis.info("server")["run_id"], first.redis.hget(KEYS.life("u1"), "epoch")
+        await publisher.publish(batch_of(publisher, 1))
+        stale = batch_of(publisher, 2)
+        await until(lambda: second.sources() == ["risk-events/2/1"])
+        second.redis.replicaof("NO", "ONE")
+        await follow(first, second)
+        first.redis.replicaof("NO", "ONE")
+        assert first.redis.info("server")["run_id"] == run_id
+        assert first.sources() == ["risk-events/2/1"]
+        with pytest.raises(EpochChanged):
+            await publisher.publish(stale)
+        assert first.redis.hget(KEYS.life("u1"), "epoch") != before
+        publisher.close()
+        for server in (first, second):
+            server.redis.close()

@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +19,13 @@ from structlog.testing import capture_logs
 
 from demo.process import Process, Processes
 from demo.valkey import add_valkey, redis_url
-from relay.batch import DeadLetter
-from relay.positions import Commit, Ends, parse_commit
+from relay.batch import DeadLetter, Gap
+from relay.positions import Commit, Ends, Place, parse_commit
 from relay.publisher import Publisher
 from relay.relay import Relay
 from relay.routes import Partition
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
-from shared.errors import BrokerUnavailable, RelayStopped
+from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
 from shared.keys import GLOBAL, Keys, StreamName
 from shared.message import Message, parse_message
 from shared.metrics import RelayMetrics
@@ -53,6 +53,12 @@ class Kafka:
     logs: dict[Partition, list[bytes]] = field(default_factory=lambda: {RISK: [], REGIME: []})
     commits: dict[Partition, tuple[int, str]] = field(default_factory=dict)
     beginnings: dict[Partition, int] = field(default_factory=dict)
+    timestamps: dict[Partition, int] = field(default_factory=lambda: defaultdict(lambda: 1000))
+
+    def make_anew(self, partition: Partition, *values: bytes) -> None:
+        """Its topic is deleted and made again."""
+        self.logs[partition] = list(values)
+        self.timestamps[partition] += 1000
 
     def send(self, partition: Partition, value: bytes) -> None:
         self.logs[partition].append(value)
@@ -66,6 +72,9 @@ class ScriptedConsumer:
         self.assigned: frozenset[Partition] | None = frozenset(partitions)
         self.is_moved = True
         self.is_dead = False
+        self.is_deaf = False
+        self.is_away = False
+        self.undecodable: dict[Partition, range] = {}
         self.failures: list[Exception] = []
         self.seeks: list[dict[Partition, int]] = []
         self.batch_events = 50
@@ -80,11 +89,19 @@ class ScriptedConsumer:
     async def read(self) -> Mapping[Partition, list[R]]:
         await asyncio.sleep(0.002)
         found: dict[Partition, list[R]] = {}
-        if not self.is_moved:
+        if not self.is_moved and any(
+            self._positions[partition] < gap.stop <= len(self.kafka.logs[partition])
+            for partition, gap in self.undecodable.items()
+        ):
+            self.is_moved = True
+            raise Undecodable("risk-events/0 at offset 2")
+        if not self.is_moved and not self.is_deaf:
             for partition, position in self._positions.items():
                 values = self.kafka.logs[partition][position : position + self.batch_events]
                 if values:
-                    found[partition] = [R(position + n, value) for n, value in enumerate(values)]
+                    found[partition] = [
+                        R(position + n, value, self.kafka.timestamps[partition]) for n, value in enumerate(values)
+                    ]
                     self._positions[partition] += len(values)
         return found
 
@@ -99,11 +116,33 @@ class ScriptedConsumer:
             partition: Ends(beginnings.get(partition, 0), len(self.kafka.logs[partition])) for partition in partitions
         }
 
+    async def end_offsets(self) -> dict[Partition, int]:
+        if self.is_away:
+            raise BrokerUnavailable("away")
+        return {partition: len(self.kafka.logs[partition]) for partition in self.assigned or ()}
+
+    async def positions(self) -> dict[Partition, int] | None:
+        return None if self.is_moved else dict(self._positions)
+
     async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
         return {partition: parse_commit(*self.kafka.commits.get(partition, (-1, ""))) for partition in partitions}
 
     async def offsets_at(self, times_ms: Mapping[Partition, int]) -> dict[Partition, int | None]:
         return dict.fromkeys(times_ms, 0)
+
+    async def timestamps_of(self, places: Collection[Place]) -> dict[Place, int]:
+        kafka = self.kafka
+        return {
+            (partition, offset): kafka.timestamps[partition]
+            for partition, offset in places
+            if kafka.beginnings.get(partition, 0) <= offset < len(kafka.logs[partition])
+        }
+
+    async def find_undecodable(self, positions: Mapping[Partition, int]) -> Gap | None:
+        for partition, gap in self.undecodable.items():
+            rows = [R(offset, self.kafka.logs[partition][offset]) for offset in range(positions[partition], gap.start)]
+            return Gap(partition, gap.start, gap.stop, rows)
+        return None
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         if offsets.keys() == self.assigned:
@@ -315,6 +354,19 @@ async def test_a_relay_stopped_in_good_order_finishes_its_batch_and_commits(worl
     assert world.kafka.commits[RISK] == (len(offsets), "1:1000")
 
 
+async def test_a_relay_stopped_in_good_order_leaves_nothing_to_be_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not a dead letter either: a relay that takes larger records would publish it, and a redrive again.
+    monkeypatch.setattr("relay.relay.BEAT_SECONDS", 60)
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b"poison")
+    await until(lambda: relay.dead_letters.written)
+    await relay.stop()
+    assert {world.next_offset(bucket, "risk-events/0") for bucket in world.keys.buckets} == {1}
+
+
 async def test_commits_never_go_back_when_reading_does(world: World) -> None:
     relay = world.start(RISK)
     await until(lambda: relay.relay.is_running)
@@ -405,15 +457,82 @@ async def test_a_topic_made_anew_is_read_from_its_beginning_in_a_new_generation(
     for _ in range(5):
         world.kafka.send(RISK, b'{"user_id":"alice"}')
     await until(lambda: world.kafka.commits.get(RISK) == (5, "1:1000"))
-    world.kafka.logs[RISK] = [b'{"user_id":"alice","again":1}'] * 2
+    world.kafka.make_anew(RISK, *[b'{"user_id":"alice","again":1}'] * 2)
     relay.consumer.move(RISK)
     await until(lambda: len(world.messages(ALICE)) == 7)
     assert [m.id for m in world.messages(ALICE)][-3:] == ["risk-events/0/4", "risk-events~2/0/0", "risk-events~2/0/1"]
-    await until(lambda: world.kafka.commits[RISK] == (2, "2:1000"))
+    await until(lambda: world.kafka.commits[RISK] == (2, "2:2000"))
+    labels = {"topic": "risk-events"}
+    assert relay.metrics.registry.get_sample_value("notify_relay_topics_made_anew_total", labels) == 1
     await relay.stop()
     world.kafka.send(RISK, b'{"user_id":"alice"}')
     world.start(RISK)
     await until(lambda: world.messages(ALICE)[-1].id == "risk-events~2/0/2")
+
+
+def ids(world: World) -> list[str]:
+    return [message.id for message in world.messages(ALICE)]
+
+
+OLD = [f"risk-events/0/{n}" for n in range(5)]
+NEW = [f"risk-events~2/0/{n}" for n in range(9)]
+AGAIN = [b'{"user_id":"alice","again":1}'] * 9
+
+
+@pytest.fixture
+async def five_were_read(world: World, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A relay that has published and committed five events, and remembers one."""
+    monkeypatch.setattr("relay.relay.REMEMBER_SECONDS", 0.05)
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (5, "1:1000"))
+    await until(lambda: world.redis.hget(world.keys.witnesses, "risk-events/0") == b"4:1000")
+    return relay
+
+
+async def test_a_topic_made_anew_and_filled_beyond_our_position_is_read_from_its_beginning(
+    world: World, five_were_read: Running
+) -> None:
+    await five_were_read.stop()
+    world.kafka.make_anew(RISK, *AGAIN)
+    world.start(RISK)
+    await until(lambda: ids(world) == OLD + NEW)
+
+
+async def test_it_is_noticed_when_the_commits_are_gone_with_the_topic(world: World, five_were_read: Running) -> None:
+    await five_were_read.stop()
+    world.kafka.make_anew(RISK, *AGAIN)
+    del world.kafka.commits[RISK]
+    world.start(RISK)
+    await until(lambda: ids(world) == OLD + NEW)
+
+
+async def test_it_is_noticed_when_redis_forgot(world: World, five_were_read: Running) -> None:
+    await five_were_read.stop()
+    world.kafka.make_anew(RISK, *AGAIN)
+    world.redis.delete(world.keys.witnesses)
+    world.start(RISK)
+    await until(lambda: ids(world) == OLD + NEW)
+
+
+async def test_it_is_noticed_under_a_relay_that_reads_on(world: World, five_were_read: Running) -> None:
+    five_were_read.consumer.is_deaf = True
+    world.kafka.make_anew(RISK, *AGAIN)
+    await until(lambda: len(five_were_read.consumer.seeks) == 2)
+    five_were_read.consumer.is_deaf = False
+    await until(lambda: ids(world) == OLD + NEW)
+
+
+async def test_a_record_that_retention_took_proves_nothing(world: World, five_were_read: Running) -> None:
+    await five_were_read.stop()
+    for _ in range(4):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    world.kafka.beginnings[RISK] = 6
+    world.kafka.timestamps[RISK] = 7000
+    world.start(RISK)
+    await until(lambda: ids(world) == [*OLD, "risk-events/0/6", "risk-events/0/7", "risk-events/0/8"])
 
 
 async def test_events_that_retention_took_before_they_were_read_are_an_error_in_the_log(world: World) -> None:
@@ -449,6 +568,64 @@ async def test_an_end_that_lies_behind_for_a_moment_begins_no_generation(world: 
     assert relay.consumer.seeks[-1] == {RISK: 5}
 
 
+@pytest.fixture
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("relay.watchdog.DEAF_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("short_watch")
+async def test_a_relay_that_gets_nothing_although_there_is_more_ends(world: World) -> None:
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.is_deaf = True
+    world.kafka.send(REGIME, b"{}")
+    with pytest.raises(RelayStopped, match=r"regime-events/1 has records up to offset 1, .* read from 0 on"):
+        await asyncio.wait_for(relay.task, 10)
+
+
+@pytest.mark.usefixtures("short_watch")
+async def test_a_relay_without_redpanda_waits_and_says_that_it_is_not_well(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.is_deaf = relay.consumer.is_away = True
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: not relay.relay.is_running)
+    await asyncio.sleep(0.8)
+    assert not relay.task.done()
+    relay.consumer.is_deaf = relay.consumer.is_away = False
+    await until(lambda: relay.relay.is_running and world.offsets(ALICE) == [0])
+
+
+async def test_what_cannot_be_decoded_is_a_dead_letter_and_what_is_before_it_is_published(world: World) -> None:
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.undecodable[RISK] = range(2, 4)
+    for _ in range(6):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.offsets(ALICE) == [0, 1, 4, 5])
+    letters = [(letter.record.offset, letter.reason.value) for letter in relay.dead_letters.written]
+    assert letters == [(2, "undecodable"), (3, "undecodable")]
+    assert relay.consumer.seeks[1:] == [{RISK: 4, REGIME: 0}]
+    await until(lambda: world.kafka.commits.get(RISK) == (6, "1:1000"))
+
+
+async def test_what_another_reader_can_decode_ends_the_relay_and_loses_nothing(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.undecodable[RISK] = range(1)
+    relay.consumer.find_undecodable = _found_nothing  # type: ignore[method-assign]
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    with pytest.raises(RelayStopped, match="although another reader can"):
+        await asyncio.wait_for(relay.task, 10)
+    assert world.next_offset("g", "risk-events/0") == 0
+    assert relay.dead_letters.written == []
+
+
+async def _found_nothing(_: Mapping[Partition, int]) -> Gap | None:
+    return None
+
+
 USERS = ("alice", "bob", "carol")
 
 
@@ -482,7 +659,7 @@ async def chaos(world: World, seed: int, seconds: float) -> None:
         elif event < 0.36:
             world.fail_over(bucket, {})
             snapshots[bucket] = {}
-        elif event < 0.40 and (link := dice.choice(relays).publisher._link):
+        elif event < 0.40 and (link := dice.choice(relays).publisher._link_of.get("g")):
             link.close()
         if len(relays) > 3:
             await relays.pop(0).kill()

@@ -98,15 +98,18 @@ def get(process: Process, path: str) -> tuple[int, str]:
 
 
 def dead_letters(bootstrap_servers: str, count: int) -> list[Any]:
-    """`count` dead letters, by where they came from."""
+    """Dead letters of `count` records, by where they came from. One may come twice."""
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "test"})
     consumer.assign([TopicPartition("notification-dead-letters", number, 0) for number in range(4)])
     found: list[Any] = []
+    origins: set[Any] = set()
     deadline = time.monotonic() + 10
-    while len(found) < count and time.monotonic() < deadline:
+    while len(origins) < count and time.monotonic() < deadline:
         message = consumer.poll(0.2)
         if message is not None and message.error() is None:
             found.append(message)
+            headers = dict(message.headers())
+            origins.add((headers["dlq-topic"], headers["dlq-partition"], headers["dlq-offset"]))
     consumer.close()
     return sorted(found, key=lambda message: int(dict(message.headers())["dlq-offset"]))
 
@@ -209,23 +212,6 @@ async def test_the_first_start_may_begin_at_the_beginning(system: System) -> Non
     system.flush()
     await system.relay(START_FROM="earliest").start().wait_until_ready()
     await until(lambda: system.messages(GLOBAL))
-    system.check_every_good_event_is_there_once_in_order_byte_for_byte()
-
-
-async def test_two_relays_share_the_partitions_and_one_takes_over(system: System) -> None:
-    one = system.relay("one").start()
-    await one.wait_until_ready()
-    two = system.relay("two").start()
-    await two.wait_until_ready(90)  # the mock cluster may take several rounds to form a group
-    for number in range(200):
-        system.send("risk-events", b'{"user_id":"user-%d","n":%d}' % (number % 5, number), f"user-{number % 5}")
-    system.flush()
-    await until(lambda: sum(map(len, system.all_messages().values())) >= 200)
-    assert await one.terminate() == 0
-    for number in range(200):
-        system.send("risk-events", b'{"user_id":"user-%d","n":%d}' % (number % 5, number), f"user-{number % 5}")
-    system.flush()
-    await until(lambda: sum(map(len, system.all_messages().values())) >= 400)
     system.check_every_good_event_is_there_once_in_order_byte_for_byte()
 
 

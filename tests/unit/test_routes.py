@@ -1,20 +1,15 @@
 import pytest
 
-from relay.routes import ROUTES, Audience, Partition, parse_partition_name, partition_name
-from shared.message import EVENT_TYPES
+from relay.routes import ROUTES, Partition, parse_partition_name, partition_name
 
 
-def test_each_topic_has_its_type_and_audience() -> None:
-    assert {topic: (route.type, route.audience) for topic, route in ROUTES.items()} == {
-        "regime-events": ("regime_change", Audience.EVERYONE),
-        "alert-events": ("market_alert", Audience.EVERYONE),
-        "risk-events": ("risk_alert", Audience.USER),
-        "execution-events": ("order_executed", Audience.USER),
+def test_each_topic_has_its_type_and_is_for_everyone_or_for_a_user() -> None:
+    assert {topic: (route.type, route.is_broadcast) for topic, route in ROUTES.items()} == {
+        "regime-events": ("regime_change", True),
+        "alert-events": ("market_alert", True),
+        "risk-events": ("risk_alert", False),
+        "execution-events": ("order_executed", False),
     }
-
-
-def test_the_types_are_those_of_the_message_format() -> None:
-    assert {route.type.encode() for route in ROUTES.values()} == EVENT_TYPES
 
 
 @pytest.mark.parametrize(

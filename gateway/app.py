@@ -1,11 +1,18 @@
 """The HTTP routes of a replica, for load balancers, operators and Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Response
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
+
+from gateway.admission.refusal import Refusal
+from gateway.admission.request import Request
+from gateway.admission.wishes import Asked
+from gateway.cursor import Cursor
 
 
 class Health(BaseModel):
@@ -33,16 +40,34 @@ class Readiness(BaseModel):
     reason: str | None = None
 
 
+class Refused(BaseModel):
+    """Why not, and what to do."""
+
+    error: str
+    message: str
+
+
+class Position(BaseModel):
+    """Where the streams of a user are now."""
+
+    cursor: str
+    """For `cursor=` of /ws and /events: what is published from now on comes after it."""
+
+
 @dataclass(frozen=True)
 class Probes:
     """What the routes ask the replica."""
 
     health: Callable[[], Health]
     why_not_ready: Callable[[], str | None]
+    identify: Callable[[Request, str], Asked | Refusal]
+    """Who asks, given the request and the peer's host."""
+    position: Callable[[str], Awaitable[Cursor | Refusal]]
+    """Where a user's streams are."""
 
 
 def public_app(probes: Probes) -> FastAPI:
-    """The app behind the door: everything but /ws."""
+    """The app behind the door: everything but /ws and /events."""
     app = FastAPI(title="BLOASIS notification gateway", description="Real-time notifications. Events come over /ws.")
 
     @app.get("/health")
@@ -60,7 +85,28 @@ def public_app(probes: Probes) -> FastAPI:
             response.status_code = 503
         return Readiness(ready=reason is None, reason=reason)
 
+    @app.get("/position", responses={status: {"model": Refused} for status in (400, 401, 503)})
+    async def position(request: HttpRequest, user_id: str = "") -> Position:  # noqa: ARG001 - read from the query
+        peer = request.client.host if request.client else ""
+        asked = probes.identify(_as_request(request), peer)
+        found = asked if isinstance(asked, Refusal) else await probes.position(asked.user_id)
+        if isinstance(found, Refusal):
+            return _refused(found)  # type: ignore[return-value]
+        return JSONResponse({"cursor": found.encode().decode()}, headers={"Cache-Control": "no-store"})  # type: ignore[return-value]
+
     return app
+
+
+def _as_request(request: HttpRequest) -> Request:
+    headers: dict[bytes, bytes] = {}
+    for name, value in request.headers.raw:
+        headers[name] = b"%s, %s" % (headers[name], value) if name in headers else value
+    return Request(request.method.encode(), request.url.path.encode(), request.scope["query_string"], True, headers)
+
+
+def _refused(refusal: Refusal) -> JSONResponse:
+    body = Refused(error=refusal.error, message=refusal.message)
+    return JSONResponse(body.model_dump(), refusal.status, headers=dict(refusal.headers))
 
 
 def admin_app(registry: CollectorRegistry) -> FastAPI:

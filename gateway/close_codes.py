@@ -24,7 +24,6 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002, "protocol_error", False
     UNSUPPORTED_DATA = 1003, "unsupported_data", False
     INVALID_DATA = 1007, "invalid_data", False
-    POLICY_VIOLATION = 1008, "policy_violation", False
     MESSAGE_TOO_BIG = 1009, "message_too_big", False
     PING_TIMEOUT = 1011, "ping_timeout", True
     SERVICE_RESTART = 1012, "service_restart", True
@@ -32,6 +31,7 @@ class CloseCode(IntEnum):
     TOO_MANY_MESSAGES = 4002, "too_many_messages", True
     GAP = 4003, "gap", True
     UNAVAILABLE = 4004, "unavailable", True
+    REBALANCE = 4005, "rebalance", True
     UNAUTHORIZED = 4500, "unauthorized", False
     BAD_REQUEST = 4503, "bad_request", False
     ORIGIN_NOT_ALLOWED = 4504, "origin_not_allowed", False

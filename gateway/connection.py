@@ -1,24 +1,32 @@
-"""One WebSocket of one client: a protocol on its socket, with no task, queue, timer or lock.
+"""A client's socket: a protocol with no task, queue, timer or lock while it follows its streams.
 
 What is written goes straight to the transport while it takes it. Once it does not, frames are held
 in a list of the connection's own, within a bound, and go out joined when it takes them again.
+WebSockets are in gateway.websocket, event streams in gateway.event_source.
 """
 
 import asyncio
 import random
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from http import HTTPStatus
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from gateway.admission.handshake import Handshake, refusal_answer, switching_protocols
+from gateway.acks import Acks
+from gateway.admission.admit import Admitted
+from gateway.admission.handshake import refusal_answer
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
+from gateway.admission.wishes import Asked
 from gateway.close_codes import CloseCode
-from gateway.frames import PING, PONG_HEADER, close_frame
-from gateway.hub import Audience, Hub, count_within
-from gateway.inbound import Inbound
+from gateway.cursor import Cursor
+from gateway.frames import Control, Variant, frame_control
+from gateway.group import PLAIN, Due, Wishes, count_within
+from gateway.hub import Audience, Hub
 from gateway.settings import ConnectionSettings
 from gateway.wheel import Wheel
+
+if TYPE_CHECKING:
+    from gateway.replay import Replay, Replays
 
 CLOSE_SECONDS: Final = 2
 """For a client to answer a close frame; then the socket is gone."""
@@ -26,23 +34,31 @@ CLOSE_SECONDS: Final = 2
 RESUME_BYTES: Final = 64 * 1024
 """Of what was held, handed to the transport at once: as much as makes it pause again."""
 
-_EMPTY_PONG_BYTES: Final = 6
-
 
 class Connections:
     """All connections of a replica and what they share: bounds, the hub, the clock, the counts."""
 
-    def __init__(self, settings: ConnectionSettings, hub: Hub, wheel: Wheel) -> None:
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        hub: Hub,
+        wheel: Wheel,
+        replays: "Replays | None" = None,
+        acks: Acks | None = None,
+    ) -> None:
         self.settings = settings
         self.hub = hub
         self.wheel = wheel
+        self.replays = replays
+        self.acks = acks
         self.open: set[Connection] = set()
         self.sockets = 0
         """Sockets of connections in any state, those being closed included."""
         self.joining = 0
-        """Handshakes waiting for their stream's subscription."""
+        """Handshakes waiting for their stream's subscription, or for what they resume from."""
         self.holding: set[Connection] = set()
-        """Those whose clients read too slowly for the moment."""
+        """Those that bytes are held for: their clients read too slowly for the moment, or something has
+        to come first."""
         self.held_bytes = 0
         self.handshakes: Counter[int] = Counter()
         """Handshakes answered, by HTTP status."""
@@ -61,102 +77,155 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """A client from its admitted handshake to the end of its socket.
+    """A client from its admitted request to the end of its socket.
 
-    joining (subscribing) -> open -> closing (our close frame is out) -> gone.
+    joining (subscribing, finding where to resume) -> open (answered; perhaps replaying) -> closing
+    (our last words are out) -> gone.
     """
 
     __slots__ = (
-        "_awaits_answer",
         "_connections",
+        "_expires_at",
         "_handshake",
         "_heard",
         "_held",
-        "_inbound",
         "_is_closing",
+        "_replay",
         "_transport",
+        "asked",
         "audience",
         "held_bytes",
+        "is_joining",
         "place",
-        "types",
+        "wishes",
         "write",
     )
 
-    def __init__(self, connections: Connections, transport: asyncio.Transport, types: frozenset[bytes] | None) -> None:
+    def __init__(self, connections: Connections, transport: asyncio.Transport, admitted: Admitted) -> None:
         self._connections = connections
         connections.sockets += 1
         self._transport = transport
-        self.types = types
+        asked, variant, self._handshake = admitted
+        self.asked: Asked | None = asked
+        """What the client asked for, until it is given."""
+        self.wishes = PLAIN if asked.types is None and variant is Variant.PLAIN else Wishes(variant, asked.types)
         self.write: Callable[[bytes], object] = transport.write
         self.audience: Audience | None = None
         self.place = -1
         self.held_bytes = 0
-        self._handshake: Handshake | None = None
+        self.is_joining = True
         self._held: list[bytes] | None = None
-        self._inbound: Inbound | None = None
-        self._awaits_answer = False
+        self._replay: Replay | None = None
         self._heard = False
         self._is_closing = False
+        self._expires_at: int | None = None
 
-    def join(self, user_id: str, handshake: Handshake) -> None:
-        """Take over an admitted handshake; it is answered once the user's stream is subscribed."""
+    def join(self) -> None:
+        """Take over an admitted request; it is answered once the user's stream is subscribed, and it
+        is known where the client begins."""
         connections = self._connections
-        self._handshake = handshake
         connections.joining += 1
         connections.wheel.set(self, connections.settings.join_seconds)
-        connections.hub.join(self, user_id)
+        assert self.asked is not None
+        connections.hub.join(self, self.asked.user_id)
 
     # hub.Member
 
-    def opened(self) -> None:
-        handshake, self._handshake = self._handshake, None
-        assert handshake is not None
+    def subscribed(self) -> None:
+        asked, replays = self.asked, self._connections.replays
+        assert asked is not None
+        if asked.resume is not None and replays is not None:
+            self._replay = replays.start(self, asked)
+        else:
+            starts_at = self._connections.hub.seat(self)
+            self.answer(starts_at, recovered=False, replayed=0)
+
+    def answer(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> None:
+        """Answer the request: the client begins at `starts_at`, and `replayed` messages behind it
+        have been published already."""
         connections = self._connections
+        self.is_joining = False
         connections.joining -= 1
         connections.open.add(self)
-        connections.handshakes[101] += 1
-        # The first ping anywhere within the period: clients that came together are spread.
+        lifetime = connections.settings.max_connection_seconds
+        if lifetime:
+            # Not all of those together that came together.
+            self._expires_at = connections.wheel.second + random.randint(lifetime * 9 // 10, lifetime)  # noqa: S311
+        # The first look anywhere within the period: clients that came together are spread.
         connections.wheel.set(self, random.randint(1, connections.settings.ping_interval_seconds))  # noqa: S311
-        self._transport.write(switching_protocols(handshake))
+        connections.handshakes[200 if self._handshake is None else 101] += 1
+        self._transport.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
+        self._handshake = self.asked = None
+
+    def seated(self, at: Cursor) -> None:
+        """A replay seats the client at `at`: what is written to it from now on lies behind that."""
+
+    def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
+        """Only an event stream has a cursor of its own in what it is written."""
+        raise NotImplementedError
 
     def close(self, code: CloseCode, reason: str | None = None) -> None:
         """Say why and end: the client has a moment to answer, then the socket is gone."""
         if self._is_closing:
             return
-        if self._handshake is not None:
-            self._refuse(unavailable("This replica is going; connect again.", spread_ms()))
+        if self.is_joining:
+            self.refuse(unavailable("This replica is going; connect again.", spread_ms()))
             return
-        self._connections.closes[code] += 1
-        self._end(close_frame(code, reason))
+        if code is not CloseCode.SLOW_CONSUMER and self._replay is None:
+            self._connections.hub.flush(self)  # which may be more than it takes: that closes it
+        if not self._has_ended():
+            self._connections.closes[code] += 1
+            self._end(self._last_words(code, reason))
+
+    def _has_ended(self) -> bool:
+        """Asked anew after a call that may have closed it, which a type checker does not see."""
+        return self._is_closing
+
+    def going_away(self, retry_after_ms: int) -> None:
+        """Tell the client to be elsewhere after `retry_after_ms`; plain ones cannot be told."""
+        if not self.is_joining:
+            self.say({"control": "going_away", "retry_after_ms": retry_after_ms})
+
+    def say(self, control: Control) -> None:
+        """Write a control frame, if the client has such."""
+        frame = frame_control(self.wishes.variant, control)
+        if frame:
+            self.write(frame)
+
+    # What the kinds of connections do differently
+
+    @abstractmethod
+    def _greeting(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> bytes:
+        """The answer to the request, and what comes before all messages."""
+
+    @abstractmethod
+    def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
+        """Why the connection ends."""
+
+    @abstractmethod
+    def _look_after(self) -> None:
+        """The time set on the wheel has come: see that the client lives, and set the next."""
 
     # wheel.Timed
 
     def due(self) -> None:
+        connections = self._connections
         if self._is_closing:
             self._transport.abort()
-        elif self._handshake is not None:
-            self._refuse(unavailable("Redis did not answer in time; connect again.", spread_ms()))
-        elif self._awaits_answer and not self._heard:
-            self.close(CloseCode.PING_TIMEOUT if self._held is None else CloseCode.SLOW_CONSUMER)
+        elif self.is_joining:
+            self.refuse(unavailable("Redis did not answer in time; connect again.", spread_ms()))
+        elif self._expires_at is not None and self._expires_at <= connections.wheel.second:
+            self.going_away(0)
+            self.close(CloseCode.REBALANCE)
         else:
-            self._ask()
+            self._look_after()
 
-    def _ask(self) -> None:
-        """Ping, or have the answer of the last ping and wait for the time of the next."""
-        settings = self._connections.settings
-        self._awaits_answer = not self._awaits_answer
-        if self._awaits_answer:
-            self._heard = False
-            self.write(PING)
-            self._connections.wheel.set(self, settings.ping_timeout_seconds)
-        else:
-            pause_seconds = settings.ping_interval_seconds - settings.ping_timeout_seconds
-            self._connections.wheel.set(self, max(1, pause_seconds))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer the handshake with a refusal."""
+    def refuse(self, refusal: Refusal) -> None:
+        """Answer the request with a refusal."""
+        if self._is_closing:
+            return
         self._connections.handshakes[refusal.status.value] += 1
-        self._end(refusal_answer(refusal, self._handshake))
+        self._end(refusal_answer(refusal, self.wishes.variant, self._handshake))
         self._transport.close()
 
     def _end(self, last_bytes: bytes) -> None:
@@ -172,21 +241,61 @@ class Connection(asyncio.Protocol):
         self.write = _discard
         connections.hub.leave(self)
         connections.open.discard(self)
-        if self._handshake is not None:
-            self._handshake = None
+        if self.is_joining:
+            self.is_joining = False
             connections.joining -= 1
+        if self._replay is not None:
+            self._replay.cancel()
+            self._replay = None
         self._let_go()
 
     # Flow control
 
-    def pause_writing(self) -> None:
-        if not self._is_closing:
+    def hold(self) -> None:
+        """Hold what is written from now on: a replay has to come first, or the socket takes no more."""
+        if self._held is None:
             self._held = []
-            self._connections.holding.add(self)
             self.write = self._hold
+            self._connections.holding.add(self)
+
+    def replayed(self) -> None:
+        """The replay has come to where `hold` was called: what was held follows, and a heartbeat."""
+        replay, self._replay = self._replay, None
+        if replay is not None and replay.is_writable:
+            self._write_held()
+        self._connections.hub.heartbeat(self)
+
+    def write_replayed(self, data: bytes) -> None:
+        """Write ahead of everything held. The replay waits while the transport takes no more; until
+        then what it wrote counts as held."""
+        if self._is_closing:
+            return
+        self._transport.write(data)
+        if self._held is not None and self._replay is not None and not self._replay.is_writable:
+            self._replay.untaken_bytes += len(data)
+            self.held_bytes += len(data)
+            self._connections.held(len(data))
+
+    def pause_writing(self) -> None:
+        if self._is_closing:
+            return
+        if self._replay is not None:
+            self._replay.pause()
+        self.hold()
 
     def resume_writing(self) -> None:
         self._heard = True  # it reads: that is an answer, too
+        replay = self._replay
+        if replay is not None:
+            self.held_bytes -= replay.untaken_bytes
+            self._connections.held(-replay.untaken_bytes)
+            replay.untaken_bytes = 0
+            replay.go_on()
+            if replay.is_seated:
+                return
+        self._write_held()
+
+    def _write_held(self) -> None:
         held = self._let_go()
         if self._is_closing:
             return
@@ -217,37 +326,6 @@ class Connection(asyncio.Protocol):
         self.held_bytes = 0
         return held
 
-    # What comes in
-
-    def data_received(self, data: bytes) -> None:
-        self._heard = True
-        if self._inbound is None:
-            # Nearly all that a plain client ever sends is its pong: no parser for that.
-            if len(data) == _EMPTY_PONG_BYTES and data.startswith(PONG_HEADER):
-                return
-            if self._handshake is not None:
-                self._refuse(_too_early())
-                return
-            settings = self._connections.settings
-            self._inbound = Inbound(
-                max_message_bytes=settings.max_client_message_bytes,
-                frames_per_second=settings.client_frames_per_second,
-            )
-        received = self._inbound.receive(data, self._connections.wheel.second)
-        if self._is_closing:
-            if received.closed:
-                self._transport.close()
-        elif received.offence is not None:
-            self.close(received.offence)
-        elif received.closed:
-            self._end(received.answer)
-            self._transport.close()
-        elif received.answer:
-            self.write(received.answer)
-
-    def eof_received(self) -> None:
-        """The client will send nothing more, so it can neither pong nor close: the transport closes."""
-
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._is_closing = True
         self._leave()
@@ -257,7 +335,3 @@ class Connection(asyncio.Protocol):
 
 def _discard(data: bytes) -> None:
     """The write of a connection that is closing."""
-
-
-def _too_early() -> Refusal:
-    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "Wait for the 101 response before sending frames.")

@@ -1,6 +1,6 @@
 """What a new socket is: read its first request's head, within bounds, and hand it on.
 
-`/ws` goes to a connection of ours; every other path goes, with its bytes, to uvicorn's HTTP
+`/ws` and `/events` go to a connection of ours; every other path goes, with its bytes, to uvicorn's HTTP
 protocol and so to FastAPI. The door sees only a socket's first request: HTTP answers close.
 """
 
@@ -14,12 +14,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.admission.admit import Admitted, admit
+from gateway.admission.admit import Admitted, admit, admit_events
 from gateway.admission.handshake import Handshake, refusal_answer
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.request import END_OF_HEAD, MalformedHead, head_for_http, parse_head
 from gateway.connection import Connection, Connections
+from gateway.event_source import EventSource
+from gateway.frames import Variant
 from gateway.settings import AdmissionSettings
+from gateway.websocket import WebSocket
 
 SOCKETS_RESERVE: Final = 100
 """Sockets above the limit of connections that may ask for HTTP routes."""
@@ -31,6 +34,10 @@ they stay within settings.FILE_RESERVE."""
 LINGER_SECONDS: Final = 2
 """After a refusal the rest of what the client sends is read and dropped for this long: closing a
 socket with unread data would take the refusal from it (RFC 9112 section 9.6)."""
+
+
+_WEBSOCKET: Final[type[Connection]] = WebSocket
+_EVENT_SOURCE: Final[type[Connection]] = EventSource
 
 
 class Doorkeeper:
@@ -98,7 +105,7 @@ class Door(asyncio.Protocol):
         if excess > REFUSALS_RESERVE:
             self._transport.abort()
         elif excess > 0:
-            self._refuse(unavailable("This replica is full; connect again.", spread_ms()), None)
+            self._refuse(unavailable("This replica is full; connect again.", spread_ms()))
 
     def data_received(self, data: bytes) -> None:
         if self._refused or self._transport.is_closing():
@@ -112,7 +119,7 @@ class Door(asyncio.Protocol):
         elif len(head) >= self._keeper.settings.max_head_bytes:
             limit = self._keeper.settings.max_head_bytes
             message = f"The request's head is larger than {limit} bytes."
-            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message), None)
+            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message))
         else:
             self._head = head
 
@@ -138,24 +145,28 @@ class Door(asyncio.Protocol):
         try:
             request = parse_head(head)
         except MalformedHead as error:
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", f"Not HTTP/1: {error}."), None)
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", f"Not HTTP/1: {error}."))
             return
-        if request.path != b"/ws":
+        if request.path == b"/ws":
+            decide, kind = admit, _WEBSOCKET
+        elif request.path == b"/events" and request.method != b"OPTIONS":
+            decide, kind = admit_events, _EVENT_SOURCE
+        else:
             self._hand_on(self._keeper.http(), head_for_http(head) + rest)
             return
-        admitted = admit(request, self._peer_host(), everybody=self._keeper.settings.auth_mode == "none")
+        admitted = decide(request, self._peer_host(), everybody=self._keeper.settings.auth_mode == "none")
         if not isinstance(admitted, Admitted):
-            self._refuse(admitted.refusal, admitted.handshake)
+            self._refuse(*admitted)
         elif rest:
-            message = "Wait for the 101 response before sending frames."
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message), None)
+            message = "Wait for the answer before sending more."
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
         elif (refusal := self._keeper.refuse_for_now()) is not None:
-            self._refuse(refusal, admitted.handshake)
+            self._refuse(refusal, admitted.variant, admitted.handshake)
         else:
             self._leave()
-            connection = Connection(self._keeper.connections, self._transport, admitted.types)
+            connection = kind(self._keeper.connections, self._transport, admitted)
             self._transport.set_protocol(connection)
-            connection.join(admitted.user_id, admitted.handshake)
+            connection.join()
 
     def _hand_on(self, protocol: asyncio.Protocol, data: bytes) -> None:
         self._leave()
@@ -167,12 +178,12 @@ class Door(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         return peer[0] if peer else ""
 
-    def _refuse(self, refusal: Refusal, handshake: Handshake | None) -> None:
+    def _refuse(self, refusal: Refusal, variant: Variant | None = None, handshake: Handshake | None = None) -> None:
         self._refused = True
         self._head = b""
         keeper = self._keeper
         keeper.connections.handshakes[refusal.status.value] += 1
         keeper.connections.wheel.set(self, LINGER_SECONDS)
-        self._transport.write(refusal_answer(refusal, handshake))
+        self._transport.write(refusal_answer(refusal, variant, handshake))
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -1,17 +1,22 @@
 """Who is connected, and what each is owed.
 
-Messages of a turn of the loop are gathered and go out as one write for each socket. A fan-out fixes
-its receivers when it starts; who joins later gets what came after, no more and no less. A fan-out
-to many yields to the loop between slices, so that handshakes and pings stay prompt.
+Messages of a turn of the loop are gathered and go out as one write for each socket. A fan-out to
+many yields to the loop between slices, so that handshakes and pings stay prompt.
 """
 
 import asyncio
+import itertools
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Final
 
+from gateway.allowance import Allowance
 from gateway.close_codes import CloseCode
-from gateway.frames import plain_frame
+from gateway.cursor import Cursor, Position
+from gateway.frames import Control, Variant, frame_control, frame_heartbeat, frame_message
+from gateway.group import Due, Group, Member, Wishes
+from gateway.resume import Resync
 from gateway.stream import Filled, Meta, Stream, Verdict
 from shared.keys import GLOBAL, Keys, StreamName
 from shared.logging import get_logger
@@ -19,9 +24,6 @@ from shared.message import Message, parse_message
 
 WRITES_A_TURN: Final = 512
 """Socket writes before the loop may do something else: about two milliseconds."""
-
-FAN_OUT_BYTES: Final = 128 * 1024
-"""Frames joined into one write; above it they go out in several."""
 
 DUE_BYTES_HIGH: Final = 64 * 1024 * 1024
 """Frames waiting for their fan-out, above which the subscription is not read any further."""
@@ -31,178 +33,109 @@ DUE_BYTES_LOW: Final = DUE_BYTES_HIGH // 2
 LINGER_SECONDS: Final = 10
 """A stream whose last client has left stays subscribed for this long: clients come back."""
 
+COMPARED_SECONDS: Final = 45
+"""How old a stream's comparison with Redis may be for its place to be told in a heartbeat: one and a half
+times what it takes to compare all (gateway.subscription), which is 30 s for up to COMPARED_STREAMS."""
+
+COMPARED_STREAMS: Final = 15_000
+
+UNSETTLED_SECONDS: Final = 600
+"""For a lost tail to be published again. After that it is taken to be lost for good."""
+
 log = get_logger("gateway.hub")
-
-
-class Member(Protocol):
-    """A connection, as far as the hub knows it."""
-
-    types: frozenset[bytes] | None
-    """Only messages of these types; None for all."""
-
-    audience: "Audience | None"
-    """The stream of its user. Belongs to the hub; None before `join` and after `leave`."""
-
-    write: Callable[[bytes], object]
-    """Takes frames; never blocks, never raises. What it does changes with the connection's state."""
-
-    def opened(self) -> None:
-        """The stream is subscribed; what is published from now on will be written."""
-
-    def close(self, code: CloseCode) -> None:
-        """End the connection. It leaves the hub before this returns."""
-
-
-class Group:
-    """The members of one stream that get the same bytes: those with the same wishes."""
-
-    __slots__ = ("_blob", "_due", "_due_types", "_index", "_joiners", "_receivers", "members", "queued", "types")
-
-    def __init__(self, types: frozenset[bytes] | None) -> None:
-        self.types = types
-        self.members: set[Member] = set()
-        self.queued = False
-        self._due: list[bytes] = []
-        self._due_types: list[bytes] = []
-        self._joiners: list[tuple[Member, int]] = []
-        self._blob = b""
-        self._receivers: list[Member] = []
-        self._index = 0
-
-    def join(self, member: Member) -> None:
-        """From now on `member` is owed what is pushed, not what was pushed and is still due."""
-        if self._due:
-            self._joiners.append((member, len(self._due)))
-        else:
-            self.members.add(member)
-
-    def leave(self, member: Member) -> None:
-        self.members.discard(member)
-        if self._joiners:
-            self._joiners = [joiner for joiner in self._joiners if joiner[0] is not member]
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.members and not self._joiners
-
-    @property
-    def has_due(self) -> bool:
-        return bool(self._due or self._receivers)
-
-    def everyone(self) -> list[Member]:
-        return [*self.members, *(member for member, _ in self._joiners)]
-
-    def push(self, frame: bytes, type_: bytes) -> None:
-        self._due.append(frame)
-        self._due_types.append(type_)
-
-    def deliver(self, writes: int, deliveries: Counter[bytes]) -> tuple[int, int]:
-        """Make up to `writes` writes of the fan-out under way, or of the next one.
-
-        Gives how many were made, and the bytes that ceased to be due.
-        """
-        started_bytes = 0
-        if not self._receivers:
-            started_bytes = self._start(deliveries)
-        receivers = self._receivers[self._index : self._index + writes]
-        self._index += len(receivers)
-        blob = self._blob
-        for member in receivers:
-            member.write(blob)
-        if self._index >= len(self._receivers):
-            self._receivers, self._index, self._blob = [], 0, b""
-        return len(receivers), started_bytes
-
-    def _start(self, deliveries: Counter[bytes]) -> int:
-        """Fix the receivers of what is due, or of its first part when it is much."""
-        count = count_within(self._due, FAN_OUT_BYTES)
-        due, self._due = self._due[:count], self._due[count:]
-        types, self._due_types = self._due_types[:count], self._due_types[count:]
-        self._receivers = list(self.members)
-        self._blob = due[0] if count == 1 else b"".join(due)
-        _count_deliveries(deliveries, types, len(self._receivers))
-        if self._joiners:
-            self._take_in_joiners(due, types, deliveries)
-        return len(self._blob)
-
-    def _take_in_joiners(self, due: list[bytes], types: list[bytes], deliveries: Counter[bytes]) -> None:
-        """Make members of those who joined before the end of `due`, and give them their share of it."""
-        joiners, count = self._joiners, len(due)
-        self._joiners = [(member, since - count) for member, since in joiners if since > count]
-        taken = [(member, since) for member, since in joiners if since <= count]
-        # All are members before the first write: a write may close its member, or another one, and
-        # whoever leaves then must find its place.
-        self.members.update(member for member, _ in taken)
-        for member, since in taken:
-            if since < count:
-                member.write(b"".join(due[since:]))
-                _count_deliveries(deliveries, types[since:], 1)
-
-
-def count_within(frames: list[bytes], limit_bytes: int) -> int:
-    """How many of the first frames stay within `limit_bytes` together; at least one."""
-    size = 0
-    for count, frame in enumerate(frames):
-        size += len(frame)
-        if size > limit_bytes and count:
-            return count
-    return len(frames)
-
-
-def _count_deliveries(deliveries: Counter[bytes], types: list[bytes], receivers: int) -> None:
-    for type_ in types:
-        deliveries[type_] += receivers
 
 
 class Audience:
     """A stream and its connections on this replica."""
 
-    __slots__ = ("channel", "groups", "is_joined", "name", "stream", "waiting")
+    __slots__ = ("channel", "compared_at", "groups", "is_joined", "name", "newcomers", "replay_allowance", "stream")
 
     def __init__(self, name: StreamName, channel: str) -> None:
         self.name = name
         self.channel = channel
         self.stream = Stream()
-        self.groups: dict[frozenset[bytes] | None, Group] = {}
-        self.waiting: set[Member] = set()
-        """Handshakes that are answered once the stream is subscribed."""
+        self.groups: dict[Wishes, Group] = {}
+        self.newcomers: set[Member] | None = None
+        """Those who wait until both streams are subscribed, or who read the log before they are
+        seated. None when there are none: there is an audience for each user."""
+        self.replay_allowance: Allowance | None = None
+        """What this user's clients may have replayed; None until the first replay."""
         self.is_joined = False
+        self.compared_at: int | None = None
+        """The hub's second in which Redis was last known to have nothing that this stream has not."""
 
     @property
     def is_idle(self) -> bool:
-        return not self.groups and not self.waiting and not self.name.is_global
+        return not self.groups and not self.newcomers and not self.name.is_global
 
-    def group(self, types: frozenset[bytes] | None) -> Group:
-        group = self.groups.get(types)
+    @property
+    def position(self) -> Position:
+        """Where whoever is seated now begins, as clients are told it."""
+        return Position(self.stream.label, self.stream.seq)
+
+    def group(self, wishes: Wishes) -> Group:
+        group = self.groups.get(wishes)
         if group is None:
-            group = self.groups[types] = Group(types)
+            group = self.groups[wishes] = Group(wishes, is_global=self.name.is_global)
         return group
 
+    def newcomer(self, member: Member) -> None:
+        if self.newcomers is None:
+            self.newcomers = {member}
+        else:
+            self.newcomers.add(member)
+
+    def no_newcomer(self, member: Member) -> None:
+        """`member` is seated, or gone."""
+        if self.newcomers is not None:
+            self.newcomers.discard(member)
+            if not self.newcomers:
+                self.newcomers = None
+
     def leave(self, member: Member) -> None:
-        group = self.groups.get(member.types)
+        self.no_newcomer(member)
+        group = self.groups.get(member.wishes)
         if group is not None:
             group.leave(member)
-            if group.is_empty:
-                del self.groups[member.types]
+            self._forget_if_empty(group)
+
+    def flush(self, member: Member, deliveries: Counter[bytes]) -> None:
+        """Write `member` what it is owed of this stream, and let it leave its group."""
+        group = self.groups.get(member.wishes)
+        if group is not None:
+            group.flush(member, deliveries)
+            self._forget_if_empty(group)
+
+    def _forget_if_empty(self, group: Group) -> None:
+        if group.is_empty:
+            self.groups.pop(group.wishes, None)
 
     def everyone(self) -> list[Member]:
         return [member for group in self.groups.values() for member in group.everyone()]
+
+
+def _is_in(audience: Audience, buckets: Container[str] | None) -> bool:
+    return buckets is None or audience.name.bucket in buckets
 
 
 class Hub:
     """Audiences and members of one replica. All of it runs in the event loop's thread.
 
     The subscriber says what came (`receive`, `joined`, `filled`) and asks what to subscribe;
-    connections come with `join` and go with `leave`. The hub does no I/O: `on_wanted` asks for a
-    look at what is wanted, `on_fetch` for a stream's log, `on_flood` for the link to be read no
-    further (True) or again (False).
+    connections come with `join`, are owed messages from `seat` on, and go with `leave`. The hub does
+    no I/O: `on_wanted` asks for a look at what is wanted, `on_fetch` for a stream's log, `on_flood`
+    for the link to be read no further (True) or again (False).
     """
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, heartbeat_seconds: int = 15) -> None:
         self._keys = keys
         self._audiences: dict[bytes, Audience] = {}
         self._wanted: list[Audience] = []
         self._idle: dict[Audience, int] = {}
+        # Audiences by the second of the period in which their clients get a heartbeat.
+        self._beats: list[set[Audience]] = [set() for _ in range(heartbeat_seconds)]
+        # Groups of users whose heartbeat waits for the end of a group's fan-out.
+        self._late_beats: dict[Group, dict[Group, Audience]] = {}
         self._second = 0
         self._dirty: deque[Group] = deque()
         self._turn_due = False
@@ -215,20 +148,38 @@ class Hub:
         self.on_wanted: Callable[[], None] = lambda: None
         self.on_fetch: Callable[[Audience], None] = lambda _audience: None
         self.on_flood: Callable[[bool], None] = lambda _flooded: None
-        self._global = self._audience(GLOBAL)
+        self.is_fed: Callable[[], bool] = lambda: True
+        """Whether every stream is subscribed: what comes would arrive."""
+        self.unsettled: dict[Audience, int] = {}
+        """Those of which something is published again, to be compared soon (Stream.is_settled), and
+        since which second."""
+        self.everyone = self._audience(GLOBAL)
+        """The global stream."""
+
+    @property
+    def heartbeat_seconds(self) -> int:
+        return len(self._beats)
 
     # Connections come and go
 
     def join(self, member: Member, user_id: str) -> None:
-        """Owe `member` the global stream and its user's. Calls `member.opened()` once both are
-        subscribed, perhaps before this returns."""
+        """Have the streams of `member` subscribed. Calls `member.subscribed()` once both are, perhaps
+        before this returns."""
         audience = self._audience(self._keys.user_stream(user_id))
         member.audience = audience
         self._idle.pop(audience, None)
-        if audience.is_joined and self._global.is_joined:
-            self._seat(member, audience)
-        else:
-            audience.waiting.add(member)
+        audience.newcomer(member)
+        if audience.is_joined and self.everyone.is_joined:
+            member.subscribed()
+
+    def seat(self, member: Member) -> Cursor:
+        """From now on `member` is owed what is pushed. Gives the place that this begins at."""
+        audience = member.audience
+        assert audience is not None
+        audience.no_newcomer(member)
+        audience.group(member.wishes).join(member)
+        self.everyone.group(member.wishes).join(member)
+        return Cursor(self.everyone.position, audience.position)
 
     def leave(self, member: Member) -> None:
         """Owe `member` nothing any more. May be called twice, and for one that never joined."""
@@ -236,16 +187,32 @@ class Hub:
         if audience is None:
             return
         member.audience = None
-        audience.waiting.discard(member)
         audience.leave(member)
-        self._global.leave(member)
+        self.everyone.leave(member)
         if audience.is_idle:
             self._idle[audience] = self._second + LINGER_SECONDS
 
-    def _seat(self, member: Member, audience: Audience) -> None:
-        audience.group(member.types).join(member)
-        self._global.group(member.types).join(member)
-        member.opened()
+    def flush(self, member: Member) -> None:
+        """Write `member` what it is owed at this moment, and owe it nothing any more."""
+        if member.audience is not None:
+            self._write_owed(member, member.audience)
+        self.leave(member)
+
+    def change_wishes(self, member: Member, wishes: Wishes) -> None:
+        """`member` gets what was pushed until now by its old wishes, and what follows by the new."""
+        audience = member.audience
+        if audience is None or member in (audience.newcomers or ()):
+            member.wishes = wishes
+            return
+        self._write_owed(member, audience)
+        member.wishes = wishes
+        if member.audience is not None:  # not closed by that
+            self.seat(member)
+
+    def _write_owed(self, member: Member, audience: Audience) -> None:
+        """Write `member` what it is owed at this moment, which may close it; it is in no group then."""
+        for stream in (self.everyone, audience):
+            stream.flush(member, self.deliveries)
 
     def _audience(self, name: StreamName) -> Audience:
         channel = self._keys.live(name).encode()
@@ -253,6 +220,9 @@ class Hub:
         if audience is None:
             audience = self._audiences[channel] = Audience(name, channel.decode())
             self._wanted.append(audience)
+            if not name.is_global:
+                # Any second will do, as long as those who came together are spread.
+                self._beats[hash(channel) % len(self._beats)].add(audience)
             self.on_wanted()
         return audience
 
@@ -265,33 +235,48 @@ class Hub:
 
     @property
     def waiting(self) -> list[Member]:
-        """Those whose handshakes are not answered yet."""
-        return [member for audience in self._audiences.values() for member in audience.waiting]
+        """Those whose handshakes are not answered yet, or whose replay has not come to the present."""
+        return [member for audience in self._audiences.values() for member in audience.newcomers or ()]
 
-    def forget_wanted(self) -> None:
-        """All audiences are about to be subscribed anyway."""
-        self._wanted.clear()
+    def has(self, audience: Audience) -> bool:
+        """Whether this stream is still to be subscribed."""
+        return self._audiences.get(audience.channel.encode()) is audience
+
+    def forget_wanted(self, buckets: Container[str] | None = None) -> None:
+        """All audiences of these buckets (None: of all) are about to be subscribed anyway."""
+        self._wanted = [audience for audience in self._wanted if not _is_in(audience, buckets)]
 
     @property
     def stream_count(self) -> int:
         return len(self._audiences)
 
-    def take_wanted(self, limit: int) -> list[Audience]:
-        """The streams to be subscribed that were not given before, at most `limit`."""
-        wanted, self._wanted = self._wanted[:limit], self._wanted[limit:]
+    def take_wanted(self, limit: int, buckets: Container[str] | None = None) -> list[Audience]:
+        """The streams of these buckets (None: of all) to be subscribed that were not given before,
+        at most `limit`."""
+        wanted = list(itertools.islice((one for one in self._wanted if _is_in(one, buckets)), limit))
+        taken = set(wanted)
+        self._wanted = [audience for audience in self._wanted if audience not in taken]
         return wanted
 
-    def take_unwanted(self) -> list[Audience]:
-        """The streams whose last client left a while ago. They are forgotten here."""
-        unwanted = [audience for audience, since in self._idle.items() if since <= self._second]
+    def take_unwanted(self, buckets: Container[str] | None = None) -> list[Audience]:
+        """The streams of these buckets (None: of all) whose last client left a while ago. They are
+        forgotten here."""
+        unwanted = [
+            audience for audience, since in self._idle.items() if since <= self._second and _is_in(audience, buckets)
+        ]
         for audience in unwanted:
             del self._idle[audience]
-            del self._audiences[audience.channel.encode()]
+            channel = audience.channel.encode()
+            del self._audiences[channel]
+            self.unsettled.pop(audience, None)
+            self._beats[hash(channel) % len(self._beats)].discard(audience)
         return unwanted
 
     def tick(self, second: int) -> None:
-        """Take the time, and wake the subscriber when there is something to drop."""
+        """Take the time; have heartbeats written; wake the subscriber when there is something to drop."""
         self._second = second
+        for audience in self._beats[second % len(self._beats)]:
+            self._heartbeat(audience)
         if any(since <= second for since in self._idle.values()):
             self.on_wanted()
 
@@ -299,21 +284,51 @@ class Hub:
         """`audience` is subscribed, and afterwards Redis said this of it. The first time its
         handshakes are answered; later (the link was lost) a hole is looked for."""
         if audience.is_joined:
-            if (audience.stream.epoch, audience.stream.seq) != (meta.epoch, meta.seq) and meta.seq:
+            if (audience.stream.epoch, audience.stream.seq) == (meta.epoch, meta.seq):
+                self.compared(audience, meta, next_offsets)
+            else:
                 self.suspect(audience)
             return
         audience.is_joined = True
+        audience.compared_at = self._second
         self._push(audience, audience.stream.join(meta, next_offsets))
+        self._note_unsettled(audience)
         if not audience.stream.is_live:
             self.on_fetch(audience)
         for waiting in self._audiences.values() if audience.name.is_global else (audience,):
             self._answer(waiting)
 
     def _answer(self, audience: Audience) -> None:
-        if audience.is_joined and self._global.is_joined:
-            waiting, audience.waiting = audience.waiting, set()
-            for member in waiting:
-                self._seat(member, audience)
+        if audience.is_joined and self.everyone.is_joined:
+            for member in list(audience.newcomers or ()):
+                member.subscribed()
+
+    def compared(self, audience: Audience, meta: Meta, next_offsets: Mapping[bytes, int] | None) -> None:
+        """Redis said this of a stream, after every message published before had been received. Where
+        the stream is behind, its log is read; else `compared_at` is now. `next_offsets` are the
+        bucket's, read no later than `meta`; None when they were not."""
+        stream = audience.stream
+        if meta.epoch != stream.epoch or meta.seq > stream.seq:
+            self.suspect(audience)
+            return
+        # It may be further: messages that follow the answer are taken before it is looked at.
+        if not stream.is_live:
+            return
+        audience.compared_at = self._second
+        if audience in self.unsettled and next_offsets is not None:
+            is_given_up = self._second - self.unsettled[audience] > UNSETTLED_SECONDS
+            if is_given_up:
+                log.error("what a stream lost was not published again", stream=audience.name.bucket)
+            if stream.settle(next_offsets, whatever_is_lost=is_given_up):
+                del self.unsettled[audience]
+                # Their last cursors are of an epoch that has ended: these are good. Everyone's clients
+                # are too many for that; each has its heartbeat in its time.
+                if not audience.name.is_global:
+                    self._heartbeat(audience)
+
+    def _note_unsettled(self, audience: Audience) -> None:
+        if not audience.stream.is_settled:
+            self.unsettled.setdefault(audience, self._second)
 
     def suspect(self, audience: Audience) -> None:
         """Something may be missing from `audience`: have its log read, unless that is under way."""
@@ -331,37 +346,55 @@ class Hub:
             log.error("not a message of ours, dropped", channel=channel.decode(), error=str(error))
             return
         verdict = audience.stream.receive(message)
+        if message.seq == 1:
+            self._note_unsettled(audience)
         if verdict is Verdict.PUSH:
             self._push(audience, (message,))
         elif verdict is Verdict.FETCH:
             self.on_fetch(audience)
 
     def filled(self, audience: Audience, filled: Filled) -> None:
-        """Push what a page of the log gave. Where it has a hole, members who cannot be told of it
-        are closed: they come back and start afresh."""
+        """Push what a page of the log gave. Where it has a hole, members are told; those who cannot
+        be are closed: they come back and start afresh."""
+        self._note_unsettled(audience)
         if filled.hole:
-            for member in audience.everyone():
-                member.close(CloseCode.GAP)
+            resync = resync_frame(is_global=audience.name.is_global, reason=Resync.GAP)
+            for group in list(audience.groups.values()):
+                if group.wishes.variant is Variant.PLAIN:
+                    for member in group.everyone():
+                        member.close(CloseCode.GAP)
+                else:
+                    self._push_to(group, Due(frame_control(group.wishes.variant, resync)))
         self._push(audience, filled.push)
 
     # Fan-out
 
     def _push(self, audience: Audience, messages: Iterable[Message]) -> None:
+        is_global = audience.name.is_global
+        label = audience.stream.label if audience.groups else b""
         for message in messages:
-            frame = plain_frame(message)
-            for group in audience.groups.values():
-                if group.types is None or message.type in group.types:
-                    group.push(frame, message.type)
-                    self._due_bytes += len(frame)
-                    if not group.queued:
-                        group.queued = True
-                        self._dirty.append(group)
-        if self._dirty and not self._turn_due:
-            self._turn_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            frames: dict[Variant, bytes] = {}
+            for wishes, group in audience.groups.items():
+                if wishes.want(message):
+                    frame = frames.get(wishes.variant)
+                    if frame is None:
+                        frame = frame_message(wishes.variant, message, is_global=is_global, label=label)
+                        frames[wishes.variant] = frame
+                    place = None if wishes.variant is Variant.PLAIN else Position(label, message.seq)
+                    self._push_to(group, Due(frame, message.type, place))
         if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():
             self.drained.clear()
             self.on_flood(True)
+
+    def _push_to(self, group: Group, due: Due) -> None:
+        group.push(due)
+        self._due_bytes += len(due.frame)
+        if not group.queued:
+            group.queued = True
+            self._dirty.append(group)
+        if not self._turn_due:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         """Make the writes that are due, some of each group in turn."""
@@ -376,9 +409,92 @@ class Hub:
                 dirty.append(group)
             else:
                 group.queued = False
+            if group in self._late_beats and group.is_between:
+                for late, audience in self._late_beats.pop(group).items():
+                    self._beat(audience, late)
         self._turn_due = bool(dirty)
         if dirty:
             asyncio.get_running_loop().call_soon(self._turn)
         if self._due_bytes < DUE_BYTES_LOW and not self.drained.is_set():
             self.drained.set()
             self.on_flood(False)
+
+    # Heartbeats
+
+    def tops(self, audience: Audience) -> Cursor | None:
+        """Where a client of `audience` that was written everything is; None when Redis did not
+        confirm it lately, or while something is being read or published again."""
+        streams = (self.everyone, audience)
+        oldest = COMPARED_SECONDS * max(1.0, len(self._audiences) / COMPARED_STREAMS)
+        if not self.is_fed() or any(
+            not of.stream.is_live
+            or not of.stream.is_settled
+            or of.compared_at is None
+            or self._second - of.compared_at > oldest
+            for of in streams
+        ):
+            return None
+        return Cursor(self.everyone.position, audience.position)
+
+    def _heartbeat(self, audience: Audience) -> None:
+        for group in list(audience.groups.values()):
+            if group.wishes.variant is not Variant.PLAIN:
+                self._beat(audience, group)
+
+    def _beat(self, audience: Audience, group: Group) -> None:
+        """Write the members of a user's group their heartbeat, once no fan-out to them is under way:
+        it tells them how far they were written, no more and no less."""
+        # They are in the group of the same wishes of the global stream, too.
+        everyones = self.everyone.group(group.wishes)
+        for one in (everyones, group):
+            if not one.is_between:
+                self._late_beats.setdefault(one, {})[group] = audience
+                return
+        tops = self.tops(audience)
+        if tops is not None:
+            places = (_place(self.everyone, everyones), _place(audience, group))
+            tops = Cursor(places[0], places[1]) if places[0] and places[1] else None
+        due = _heartbeat_due(group.wishes.variant, tops, _now_ms())
+        # Who joined behind something that is still due has come further than the others.
+        for member in [member for member in group.members if member in everyones.members]:
+            _write_due(member, due)
+
+    def heartbeat(self, member: Member) -> None:
+        """Write a seated member what it is owed at this moment, and a heartbeat. One whose replay is
+        still to come gets its heartbeat then; plain ones have none."""
+        audience = member.audience
+        if audience is None or member.wishes.variant is Variant.PLAIN:
+            return
+        if member in (audience.newcomers or ()):
+            return
+        self._write_owed(member, audience)
+        if member.audience is not None:  # not closed by that
+            self.seat(member)
+            _write_due(member, _heartbeat_due(member.wishes.variant, self.tops(audience), _now_ms()))
+
+
+def _place(audience: Audience, group: Group) -> Position | None:
+    """Up to where the members of a group were written everything that they want."""
+    if not group.has_due:
+        group.place = audience.position
+    return group.place if group.place is not None and group.place.epoch == audience.stream.label else None
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _heartbeat_due(variant: Variant, tops: Cursor | None, ts_ms: int) -> Due:
+    return Due(frame_heartbeat(variant, tops, ts_ms), None, tops)
+
+
+def _write_due(member: Member, due: Due) -> None:
+    if member.wishes.variant is Variant.EVENTS:
+        member.write_events((due,), is_global=False)
+    else:
+        member.write(due.frame)
+
+
+def resync_frame(*, is_global: bool, reason: Resync) -> Control:
+    """What a client is told of a hole that cannot be filled."""
+    return {"control": "resync", "stream": "global" if is_global else "user", "reason": reason.value}

@@ -7,23 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.acks import Acks
+from gateway.admission.admit import identify
+from gateway.admission.refusal import Refusal, spread_ms, unavailable
+from gateway.admission.request import Request
+from gateway.admission.wishes import Asked
 from gateway.app import Health, Probes, admin_app, public_app
 from gateway.close_codes import CloseCode
 from gateway.connection import CLOSE_SECONDS, Connections
+from gateway.cursor import Cursor
 from gateway.door import Doorkeeper
 from gateway.drain import plan_slots
 from gateway.history import History
 from gateway.hub import Hub
+from gateway.position import read_position
+from gateway.replay import Replays
 from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
 from gateway.subscriber import Subscriber
 from gateway.wheel import Wheel
+from shared.errors import RedisError
+from shared.links import Links
 from shared.logging import get_logger
 from shared.metrics import GatewayCounts, GatewayMetrics
 from shared.server import http_server
+from shared.servers import Servers
 from shared.settings import RedisSettings, ServiceSettings
 
 EXIT_SECONDS: Final = CLOSE_SECONDS + 2
 """For the sockets of a drained replica to be gone."""
+
+SLOT_SECONDS: Final = 2
+"""Between the moment that a client was told to leave at and its end here."""
 
 log = get_logger("gateway.replica")
 
@@ -47,10 +61,15 @@ class Replica:
         self._settings = settings
         name = f"{settings.service.service_name}-gateway"
         self._wheel = Wheel()
-        self._hub = Hub(settings.redis.keys)
-        self._history = History(settings.redis, self._hub, name)
-        self._subscriber = Subscriber(settings.redis, self._hub, name)
-        self._connections = Connections(settings.connection, self._hub, self._wheel)
+        self._hub = Hub(settings.redis.keys, settings.connection.heartbeat_seconds)
+        servers = Servers(settings.redis)
+        self._history = History(settings.redis, self._hub, name, servers)
+        self._subscriber = Subscriber(settings.redis, self._hub, name, servers)
+        self._hub.is_fed = lambda: self._subscriber.is_up
+        self._links = Links(settings.redis, f"{name}-calls", servers)
+        self._acks = Acks(settings.redis, self._links)
+        self._replays = Replays(settings.redis, settings.connection, self._hub, self._links, self._acks, self._wheel)
+        self._connections = Connections(settings.connection, self._hub, self._wheel, self._replays, self._acks)
         self._keeper = Doorkeeper(settings.admission, self._connections, self._why_closed)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -66,10 +85,11 @@ class Replica:
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
         metrics = GatewayMetrics(self._counts)
-        public = public_app(Probes(self._health, self._why_not_ready))
+        public = public_app(Probes(self._health, self._why_not_ready, self._identify, self._position))
         parts = [
             self._clock(),
             self._history.run(),
+            self._acks.run(),
             self._subscriber.run(),
             http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
             http_server(public, listener.ws_host, listener.ws_port, protocol=self._keeper.door).run_until_cancelled(),
@@ -113,6 +133,8 @@ class Replica:
             return "draining"
         if not self._subscriber.was_up:
             return "not subscribed yet: waiting for Redis"
+        if self._subscriber.is_deaf:
+            return "deaf: the relay's beat rises in Redis and is not heard here"
         return None
 
     def _why_closed(self) -> str | None:
@@ -122,6 +144,16 @@ class Replica:
             return "Redis is away"
         return None
 
+    def _identify(self, request: Request, peer_host: str) -> Asked | Refusal:
+        return identify(request, peer_host, everybody=self._settings.admission.auth_mode == "none")
+
+    async def _position(self, user_id: str) -> Cursor | Refusal:
+        try:
+            return await read_position(self._links, self._settings.redis, user_id)
+        except (RedisError, ValueError) as error:
+            log.warning("cannot say where a user's streams are", error=str(error))
+            return unavailable("Redis is away; ask again.", spread_ms())
+
     def _counts(self) -> GatewayCounts:
         return GatewayCounts(
             connections=len(self._connections.open),
@@ -129,6 +161,8 @@ class Replica:
             deliveries=self._hub.deliveries,
             closes=self._connections.closes,
             gaps=self._history.gaps,
+            replays=self._replays.outcomes,
+            replaying=self._replays.count,
             buffered_bytes=self._connections.held_bytes,
             streams=self._hub.stream_count,
             subscription_up=self._subscriber.is_up,
@@ -147,7 +181,12 @@ class Replica:
         log.info("draining", connections=len(self._connections.open), delay_seconds=drain.drain_delay_seconds)
         await self._pause(drain.drain_delay_seconds)
         self._takes_clients = False
-        for slot in plan_slots(list(self._connections.open), drain.drain_seconds):
+        slots = plan_slots(list(self._connections.open), drain.drain_seconds)
+        for second, slot in enumerate(slots):
+            for connection in slot:
+                connection.going_away(1000 * second)
+        await self._pause(min(SLOT_SECONDS, drain.drain_seconds))
+        for slot in slots:
             if not self._connections.open:
                 break
             for connection in slot:
@@ -174,3 +213,7 @@ class Replica:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EXIT_SECONDS):
+                await self._acks.write()
+        self._links.close()

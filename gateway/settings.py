@@ -61,9 +61,14 @@ class ConnectionSettings(Settings):
 
     slow_client_bytes: int = Field(1_048_576, ge=65_536, description="held for a client that reads too slowly")
     max_buffered_bytes: int = Field(268_435_456, ge=1_048_576, description="held for all slow clients together")
+    heartbeat_seconds: int = Field(15, ge=1, le=60, description="between heartbeats of notify.v1 and /events")
     ping_interval_seconds: int = Field(25, ge=1, le=60, description="between pings")
     ping_timeout_seconds: int = Field(10, ge=1, le=60, description="for a client to answer a ping")
     join_seconds: int = Field(5, ge=1, le=60, description="for a handshake's stream to be subscribed")
+    max_replays: int = Field(64, ge=1, le=1_000, description="pages of the log for resuming clients read at once")
+    max_connection_seconds: int = Field(
+        0, ge=0, description="after that a client is sent elsewhere, so that new replicas get their share; 0: never"
+    )
     max_client_message_bytes: int = Field(4_096, ge=125, le=1_048_576, description="size of a message from a client")
     client_frames_per_second: int = Field(
         20, ge=1, description="frames from a client, control frames included; five seconds' worth at once"

@@ -1,211 +1,132 @@
-"""The subscription: one link to Redis that carries every stream with clients on this replica.
+"""What this replica hears: a subscription for each server that holds buckets, and which those are.
 
-The link never mends itself; here is the loop that makes another. Whatever it is lost for, each
-subscription made again is a gap: Redis is asked where the streams stand, and holes are filled from
-the log. No client is disconnected for it.
+Which server holds a bucket may change at any time. Whenever something speaks for that, it is asked,
+and subscriptions to servers that hold others than before end; new ones begin, and fill the gap.
 """
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from gateway.history import parse_meta, parse_next, read_meta
-from gateway.hub import Audience, Hub
+from gateway.hub import Hub
+from gateway.subscription import LayoutMismatchError, Subscription
 from shared.backoff import Backoff
-from shared.errors import RedisError, RedisUnavailable
-from shared.keys import GLOBAL_BUCKET
-from shared.link import Link
+from shared.errors import RedisError
 from shared.logging import get_logger
+from shared.servers import Servers
 from shared.settings import RedisSettings
-from shared.slices import slices
+from shared.topology import Placement
 
-STREAMS_AT_ONCE: Final = 500
-"""Streams subscribed in one round trip."""
+__all__ = ["LayoutMismatchError", "Subscriber"]
 
-PROBE_SECONDS: Final = 2.0
-"""Between proofs that the link is alive; also the time a proof may take."""
-
-BEAT_SECONDS: Final = 5.0
-"""A relay whose beat was not heard for this long is taken to be away."""
+LOOK_SECONDS: Final = 1.0
+"""Between looks at whether somebody else in this process doubts where the buckets are."""
 
 log = get_logger("gateway.subscriber")
-
-
-class LayoutMismatchError(RedisError):
-    """Redis was laid out with another number of user buckets than this process is set to."""
 
 
 class Subscriber:
     """Keeps the hub's audiences subscribed. `run` does the work, until cancelled."""
 
-    def __init__(self, settings: RedisSettings, hub: Hub, name: str) -> None:
+    def __init__(self, settings: RedisSettings, hub: Hub, name: str, servers: Servers | None = None) -> None:
         self._settings = settings
         self._hub = hub
         self._keys = settings.keys
         self._name = name
-        self._wake = asyncio.Event()
-        self._link: Link | None = None
-        self._beat_channel = self._keys.beat(GLOBAL_BUCKET).encode()
-        self._beat = 0
-        self._beat_at = float("-inf")
-        self.is_up = False
-        """Everything wanted is subscribed, and the link has been proven alive."""
+        self._servers = servers or Servers(settings)
+        self._doubted = asyncio.Event()
+        self._running: dict[Subscription, asyncio.Task[None]] = {}
         self.was_up = False
         """It was up once: this replica may take clients."""
-        hub.on_wanted = self._wake.set
+        hub.on_wanted = self._wanted
         hub.on_flood = self._flooded
 
     @property
+    def is_up(self) -> bool:
+        """Everything wanted is subscribed, and every link has been proven alive."""
+        return bool(self._running) and all(subscription.is_up for subscription in self._running)
+
+    @property
     def hears_relay(self) -> bool:
-        """The relay's beat arrives on this replica's own subscription."""
-        return self.is_up and asyncio.get_running_loop().time() - self._beat_at < BEAT_SECONDS
+        """The relay's beat arrives on this replica's own subscriptions."""
+        return bool(self._running) and all(subscription.hears_relay for subscription in self._running)
+
+    @property
+    def is_deaf(self) -> bool:
+        """The relay's beat rises in Redis and is not heard here; until a link is proven to hear."""
+        return any(subscription.is_deaf for subscription in self._running)
 
     async def run(self) -> None:
-        """Subscribe, follow what the hub wants, and begin again when the link is lost.
+        """Have a subscription at each server that holds buckets, and follow when that changes.
 
         Raises LayoutMismatchError, which no waiting mends.
         """
         backoff = Backoff()
-        while True:
-            try:
-                await self._serve(backoff)
-            except LayoutMismatchError:
-                raise
-            except RedisError as error:
-                delay_seconds = backoff.next_seconds()
-                log.warning("not subscribed, trying again", error=str(error), in_seconds=delay_seconds)
-                await asyncio.sleep(delay_seconds)
-
-    async def _serve(self, backoff: Backoff) -> None:
-        await self._hub.drained.wait()
-        link = await Link.connect(
-            self._settings.address,
-            name=f"{self._name}-live",
-            timeout_seconds=self._settings.redis_timeout_seconds,
-            on_push=self._pushed,
-            on_lost=self._lost,
-        )
-        self._link = link
         try:
-            await self._check_layout(link)
-            await self._listen_to_beat(link)
-            self._hub.take_unwanted()
-            self._hub.forget_wanted()
-            await self._join(link, self._hub.audiences)
-            self.is_up = self.was_up = True
-            backoff.reset()
-            log.info("subscribed", redis=str(self._settings.address), streams=self._hub.stream_count)
-            await self._follow(link)
+            while True:
+                self._doubted.clear()
+                try:
+                    await self._follow(await self._servers.placement())
+                except RedisError as error:
+                    delay_seconds = backoff.next_seconds()
+                    log.warning("cannot tell where the buckets are", error=str(error), in_seconds=delay_seconds)
+                    await asyncio.sleep(delay_seconds)
+                else:
+                    backoff.reset()
+                    await self._doubt()
+                for task in self._running.values():
+                    if task.done():
+                        task.result()  # raises what ended it
         finally:
-            self.is_up = False
-            self._link = None
-            link.close()
+            await self._end(list(self._running))
 
-    async def _follow(self, link: Link) -> None:
-        """Subscribe what is wanted and drop what is not, until the link is lost."""
-        loop = asyncio.get_running_loop()
-        probe_at = loop.time() + PROBE_SECONDS
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(probe_at):
-                    await self._wake.wait()
-            self._wake.clear()
-            if not self._hub.drained.is_set():
-                # The link is not read: no answer would come. Fan-out drains the hub in any case.
-                await self._hub.drained.wait()
-                probe_at = loop.time() + PROBE_SECONDS
-            if loop.time() >= probe_at:
-                await self._probe(link)
-                probe_at = loop.time() + PROBE_SECONDS
-            while wanted := self._hub.take_wanted(STREAMS_AT_ONCE):
-                await self._join(link, wanted)
-            if unwanted := self._hub.take_unwanted():
-                await self._drop(link, unwanted)
-            if link.is_lost:
-                raise RedisUnavailable(f"the subscription's link is lost: {link.lost_because}")
+    async def _doubt(self) -> None:
+        """Until somebody doubts, a subscription has failed, or it is time for another look."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._doubted.wait()
 
-    async def _join(self, link: Link, audiences: Iterable[Audience]) -> None:
-        buckets: defaultdict[str, list[Audience]] = defaultdict(list)
-        for audience in audiences:
-            buckets[audience.name.bucket].append(audience)
-        for bucket, members in buckets.items():
-            for batch in slices(members, STREAMS_AT_ONCE):
-                await self._join_batch(link, bucket, batch)
+    async def _follow(self, placement: Placement) -> None:
+        """End the subscriptions that hold other buckets than they should, and begin those that are missing."""
+        homes = placement.homes(self._keys)
+        layout_server = placement.server_of(self._keys.layout)
+        is_deaf = self.is_deaf
+        await self._end([one for one in self._running if homes.get(one.server) != one.buckets])
+        served = {subscription.server for subscription in self._running}
+        for server, buckets in homes.items():
+            if server not in served:
+                subscription = Subscription(self._settings, self._hub, self._name, server, buckets, self)
+                subscription.is_deaf = is_deaf
+                task = asyncio.create_task(subscription.run())
+                task.add_done_callback(lambda _: self._doubted.set())
+                self._running[subscription] = task
+        for subscription in self._running:
+            subscription.layout_server = layout_server
 
-    async def _join_batch(self, link: Link, bucket: str, batch: Sequence[Audience]) -> None:
-        """Subscribe, and then, in the same round trip, read where the streams stand."""
-        reads = (("HGETALL", self._keys.life(bucket)), *(read_meta(self._keys, audience) for audience in batch))
-        timeout_seconds = self._settings.redis_timeout_seconds
-        _, (life, *metas) = await asyncio.gather(
-            link.subscribe([audience.channel for audience in batch], timeout_seconds=timeout_seconds),
-            link.transaction(reads, timeout_seconds=timeout_seconds),
-        )
-        next_offsets = parse_next(life)
-        for audience, meta in zip(batch, metas, strict=True):
-            self._hub.joined(audience, parse_meta(meta), next_offsets)
+    async def _end(self, subscriptions: Sequence[Subscription]) -> None:
+        tasks = [self._running.pop(subscription) for subscription in subscriptions]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _drop(self, link: Link, audiences: Sequence[Audience]) -> None:
-        buckets: defaultdict[str, list[str]] = defaultdict(list)
-        for audience in audiences:
-            buckets[audience.name.bucket].append(audience.channel)
-        for channels in buckets.values():
-            for batch in slices(channels, STREAMS_AT_ONCE):
-                await link.unsubscribe(batch, timeout_seconds=self._settings.redis_timeout_seconds)
+    # What subscriptions tell
 
-    async def _check_layout(self, link: Link) -> None:
-        layout = await link.call("GET", self._keys.layout, timeout_seconds=self._settings.redis_timeout_seconds)
-        if layout is not None and int(layout) != self._keys.user_buckets:
-            raise LayoutMismatchError(
-                f"REDIS_USER_BUCKETS={self._keys.user_buckets}, but this Redis was laid out with {int(layout)}"
-            )
+    def subscribed(self) -> None:
+        """One of them is up."""
+        self.was_up = self.was_up or self.is_up
 
-    async def _listen_to_beat(self, link: Link) -> None:
-        await link.subscribe([self._beat_channel.decode()], timeout_seconds=self._settings.redis_timeout_seconds)
-        self._beat = await self._read_beat(link)
+    def doubt(self) -> None:
+        """One of them may not hold its buckets any more."""
+        self._servers.doubt()
+        self._doubted.set()
 
-    async def _probe(self, link: Link) -> None:
-        """Prove that the link answers and that its subscriptions are served.
+    # What the hub tells
 
-        A beat is counted and published at once, so on this one link its message comes before any
-        reply that counts it. One that is counted but was not heard means that we are deaf.
-        """
-        heard = self._beat
-        beat = await self._read_beat(link)
-        if beat > self._beat:
-            raise RedisUnavailable(f"deaf: the relay's beat is {beat}, the last one heard {self._beat}")
-        if beat < heard:
-            self._beat = beat  # Redis has lost it
-
-    async def _read_beat(self, link: Link) -> int:
-        reply = await link.call("HGET", self._keys.life(GLOBAL_BUCKET), "beat", timeout_seconds=PROBE_SECONDS)
-        return int(reply or 0)
-
-    def _lost(self, _reason: str) -> None:
-        self.is_up = False
-        self._wake.set()
-
-    def _pushed(self, push: Sequence[Any]) -> None:
-        kind, channel, payload = push
-        if kind == b"smessage":
-            if channel == self._beat_channel:
-                self._heard_beat(payload)
-            else:
-                self._hub.receive(channel, payload)
-        elif kind == b"sunsubscribe" and self._link is not None:
-            # Nobody asked for it: the slot has moved away, and nothing would come any more.
-            self._link.close()
-
-    def _heard_beat(self, payload: bytes) -> None:
-        if not payload.isdigit():
-            log.error("not a beat of ours, ignored", channel=self._beat_channel.decode())
-            return
-        self._beat = int(payload)
-        self._beat_at = asyncio.get_running_loop().time()
+    def _wanted(self) -> None:
+        for subscription in self._running:
+            subscription.wake()
 
     def _flooded(self, flooded: bool) -> None:
-        """Read the link no further while the replica has more due than it can send. Redis buffers
-        then, cuts the link when that is too much, and the log fills what was missed."""
-        if self._link is not None:
-            self._link.pause_reading() if flooded else self._link.resume_reading()
+        for subscription in self._running:
+            subscription.flood(flooded)

@@ -8,10 +8,11 @@ from typing import Final, NamedTuple
 
 from gateway.admission.refusal import Refusal, refusal_response
 from gateway.admission.request import Request
-from gateway.frames import close_frame
+from gateway.frames import Variant, close_frame, frame_control
 
+V1: Final = b"notify.v1"
 PLAIN: Final = b"notify.plain"
-SUBPROTOCOLS: Final = (PLAIN,)
+SUBPROTOCOLS: Final = (V1, PLAIN)
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
@@ -30,7 +31,7 @@ class Handshake(NamedTuple):
 def check_handshake(request: Request) -> Refusal | None:
     """None if `request` is a WebSocket handshake that can be answered with 101."""
     if request.method != b"GET":
-        return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "/ws takes GET.", None, (("Allow", "GET"),))
+        return _get_only("/ws")
     upgrades = b"websocket" in (token.lower() for token in request.tokens(b"upgrade"))
     connection = b"upgrade" in (token.lower() for token in request.tokens(b"connection"))
     if not request.is_http_1_1 or not upgrades or not connection:
@@ -40,11 +41,24 @@ def check_handshake(request: Request) -> Refusal | None:
     key = request.header(b"sec-websocket-key")
     if key is None or _KEY.fullmatch(key) is None:
         return _bad_request("Sec-WebSocket-Key must be 16 bytes in base64, once.")
+    return _check_get(request)
+
+
+def check_event_request(request: Request) -> Refusal | None:
+    """None if `request` can be answered with an event stream."""
+    return _check_get(request) if request.method == b"GET" else _get_only("/events")
+
+
+def _get_only(path: str) -> Refusal:
+    return Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", f"{path} takes GET.", None, (("Allow", "GET"),))
+
+
+def _check_get(request: Request) -> Refusal | None:
     host = request.header(b"host")
     if host is None or b"," in host:
         return _bad_request("Host must be given, once.")
     if request.header(b"content-length") not in (None, b"0") or request.header(b"transfer-encoding") is not None:
-        return _bad_request("A handshake has no body.")
+        return _bad_request("A request for a connection has no body.")
     return None
 
 
@@ -56,7 +70,9 @@ def choose_subprotocol(request: Request) -> bytes | Refusal | None:
     for subprotocol in SUBPROTOCOLS:
         if subprotocol in offered:
             return subprotocol
-    return _bad_request(f"None of the offered subprotocols is known here; offer {PLAIN.decode()}, or none.")
+    return _bad_request(
+        f"None of the offered subprotocols is known here; offer {V1.decode()}, {PLAIN.decode()}, or none."
+    )
 
 
 def switching_protocols(handshake: Handshake) -> bytes:
@@ -69,9 +85,22 @@ def switching_protocols(handshake: Handshake) -> bytes:
     )
 
 
-def refusal_answer(refusal: Refusal, handshake: Handshake | None) -> bytes:
+def event_stream(retry_ms: int) -> bytes:
+    """The head of an event stream (HTML section 9.2), up to its end of no known length, and after
+    how long a browser connects again when it ends."""
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+        b"X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: %d\n\n" % retry_ms
+    )
+
+
+def refusal_answer(refusal: Refusal, variant: Variant | None, handshake: Handshake | None) -> bytes:
     """How a refusal is said: by its HTTP status; to a client that offered a subprotocol of ours by
-    an accepted handshake and a close frame, since a browser hides the status from its page."""
+    an accepted handshake and a close frame, since a browser hides the status from its page; to an
+    EventSource that is to come again by a stream that ends, since it gives up on any other status."""
+    if variant is Variant.EVENTS and refusal.retry_after_ms is not None:
+        error = {"control": "error", "code": refusal.error, "message": refusal.message}
+        return event_stream(refusal.retry_after_ms) + frame_control(variant, error)
     if handshake is None or handshake.subprotocol is None or refusal.close is None:
         return refusal_response(refusal)
     return switching_protocols(handshake) + close_frame(refusal.close, refusal.close_reason)

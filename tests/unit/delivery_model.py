@@ -7,15 +7,17 @@ killed or a zombie, partitions that move, a Redis that comes back with an old st
 """
 
 import random
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from gateway.close_codes import CloseCode
-from gateway.history import History, parse_meta, parse_next
+from gateway.group import PLAIN, Due
+from gateway.history import History, parse_meta
 from gateway.hub import Audience, Hub
 from gateway.stream import Filled, Meta
 from shared.keys import Keys
+from shared.life import parse_next
 from shared.message import Message, encode_body
 from shared.settings import RedisSettings
 
@@ -57,6 +59,12 @@ class Node:
             return [None, None, None]
         forks = " ".join(f"{epoch}:{seq}" for epoch, seq in meta["forks"][-8:])
         return [meta["epoch"].encode(), b"%d" % meta["seq"], forks.encode() or None]
+
+    def whole_meta(self, stream: str) -> Meta:
+        """As a fill reads it, with the offsets."""
+        meta = parse_meta(self.meta_reply(stream))
+        offsets = self.meta[stream]["offsets"] if stream in self.meta else {}
+        return replace(meta, offsets={name.encode(): offset for name, offset in offsets.items()})
 
     def life_reply(self) -> dict[bytes, bytes]:
         return {b"epoch": b"e"} | {f"n:{name}".encode(): b"%d" % offset for name, offset in self.next.items()}
@@ -197,7 +205,9 @@ class RecordingHub(Hub):
         self.holes: set[str] = set()
 
     def _push(self, audience: Audience, messages: Iterable[Message]) -> None:
+        messages = list(messages)
         self.pushed.setdefault(audience.name.name, []).extend(messages)
+        super()._push(audience, messages)
 
     def filled(self, audience: Audience, filled: Filled) -> None:
         if filled.hole:
@@ -209,16 +219,18 @@ class Client:
     """A member without a socket."""
 
     def __init__(self) -> None:
-        self.types: frozenset[bytes] | None = None
+        self.wishes = PLAIN
         self.audience: Audience | None = None
         self.is_open = False
 
     def write(self, data: bytes) -> None: ...
 
-    def opened(self) -> None:
+    def write_events(self, due: Sequence[Due], *, is_global: bool) -> None: ...
+
+    def subscribed(self) -> None:
         self.is_open = True
 
-    def close(self, code: CloseCode) -> None: ...
+    def close(self, code: CloseCode, reason: str | None = None) -> None: ...
 
 
 class Replica:
@@ -284,7 +296,7 @@ class Replica:
             after = audience.stream.seq if start is None else start
             node, stream = self.world.nodes[audience.name.bucket], audience.name.name
             page = node.page_reply(stream, after, self.world.faults.page_messages)
-            self.read = (audience, after, parse_meta(node.meta_reply(stream)), page)
+            self.read = (audience, after, node.whole_meta(stream), page)
 
     def settle(self) -> str | None:
         """The faults are over. Gives what is still wrong after a bounded number of reads."""

@@ -2,11 +2,15 @@
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.close_codes import CloseCode
-from gateway.hub import Audience
+from gateway.cursor import START, Cursor
+from gateway.frames import Variant
+from gateway.group import Due, Member, Wishes, with_ids
+from gateway.hub import Audience, Hub
+from shared.keys import Keys, StreamName
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 CONTINUATION = 0x0
@@ -131,13 +135,16 @@ class ScriptedTransport(asyncio.Transport):
 class ScriptedMember:
     """A connection, as far as the hub knows it."""
 
-    def __init__(self, types: frozenset[bytes] | None = None, name: str = "") -> None:
-        self.types = types
+    def __init__(self, types: frozenset[bytes] | None = None, name: str = "", variant: Variant = Variant.PLAIN) -> None:
+        self.wishes = Wishes(variant, types)
+        self.hub: Hub | None = None
         self.name = name
         self.audience: Audience | None = None
         self.write: Callable[[bytes], object] = self._written
         self.writes: list[bytes] = []
         self.opened_times = 0
+        self.cursor = Cursor(START, START)
+        """Where it was seated; for an event stream, how far it has come."""
         self.closed: CloseCode | None = None
         self.on_close: Callable[[], None] = lambda: None
         self.on_write: Callable[[], None] = lambda: None
@@ -146,13 +153,86 @@ class ScriptedMember:
         self.writes.append(data)
         self.on_write()
 
-    def opened(self) -> None:
-        self.opened_times += 1
+    def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
+        data, self.cursor = with_ids(due, self.cursor, is_global=is_global)
+        self.write(data)
 
-    def close(self, code: CloseCode) -> None:
+    def subscribed(self) -> None:
+        self.opened_times += 1
+        assert self.hub is not None
+        self.cursor = self.hub.seat(self)
+
+    def close(self, code: CloseCode, reason: str | None = None) -> None:
         self.closed = code
         self.on_close()
 
     @property
     def payloads(self) -> list[bytes]:
         return [payload for data in self.writes for _, payload in server_frames(data)]
+
+
+class SeatingHub(Hub):
+    """The hub, which tells scripted members who it is."""
+
+    def join(self, member: Member, user_id: str) -> None:
+        if isinstance(member, ScriptedMember):
+            member.hub = self
+        super().join(member, user_id)
+
+
+class ScriptedLinks:
+    """Links to a Redis that holds logs and metas in memory, and answers at once or when it is let."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self.logs: dict[str, list[Any]] = {}
+        self.metas: dict[str, list[bytes | None]] = {}
+        self.last: dict[bytes, bytes] = {}
+        """What the hash of each type's newest message holds."""
+        self.address = "here"
+        self._turns: asyncio.Semaphore | None = None
+
+    def wait(self) -> None:
+        """Answer nothing from now on but what is let by `answer`."""
+        self._turns = asyncio.Semaphore(0)
+
+    def answer(self, count: int = 1) -> None:
+        """Answer so many of what is asked."""
+        assert self._turns is not None
+        for _ in range(count):
+            self._turns.release()
+
+    def answer_all(self) -> None:
+        """Answer what is asked, and at once from now on."""
+        self.answer(1_000)
+        self._turns = None
+
+    def add(self, stream: StreamName, epoch: bytes, seq: int, payload: bytes) -> None:
+        """One more entry of a stream's log, which is its newest."""
+        self.logs.setdefault(self._keys.log(stream), []).append([b"%d-0" % seq, [b"m", payload]])
+        self.metas[self._keys.meta(stream)] = [epoch, b"%d" % seq, None]
+
+    # shared.links.Links and shared.link.Link
+
+    async def of(self, bucket: str) -> "ScriptedLinks":
+        return self
+
+    async def transaction(self, commands: Sequence[Any], *, timeout_seconds: float) -> list[Any]:
+        if self._turns is not None:
+            await self._turns.acquire()
+        return [self._reply(command) for command in commands]
+
+    def _reply(self, command: Sequence[Any]) -> Any:
+        match command:
+            case ("ROLE",):
+                return [b"master", 0, []]
+            case ("HMGET", key, *_):
+                return self.metas.get(key, [None, None, None])
+            case ("HGETALL", self._keys.last):
+                return self.last
+            case ("XRANGE", key, start, end, "COUNT", count):
+                after = 0 if start == "-" else int(start.removeprefix("("))
+                until = 10**15 if end == "+" else int(end)
+                entries = self.logs.get(key, [])
+                return [entry for entry in entries if after < int(entry[0].partition(b"-")[0]) <= until][:count]
+        raise AssertionError(f"nobody scripted an answer to {command}")

@@ -22,6 +22,7 @@ from gateway.admission.locality import refuse_unless_local
 from gateway.admission.refusal import Refusal, refusal_response, spread_ms, unavailable
 from gateway.admission.request import MalformedHead, Request, head_for_http, parse_head
 from gateway.close_codes import CloseCode
+from gateway.frames import Variant
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKE = {
@@ -264,11 +265,11 @@ def test_a_crowd_is_told_different_times() -> None:
 
 @pytest.mark.parametrize("handshake", [None, Handshake(KEY.encode(), None)])
 def test_a_client_without_subprotocol_gets_the_status(handshake: Handshake | None) -> None:
-    assert refusal_answer(unavailable("Full.", 1_000), handshake).startswith(b"HTTP/1.1 503 ")
+    assert refusal_answer(unavailable("Full.", 1_000), Variant.PLAIN, handshake).startswith(b"HTTP/1.1 503 ")
 
 
 def test_a_client_with_our_subprotocol_gets_a_close_code() -> None:
-    answer = refusal_answer(unavailable("Full.", 1_000), Handshake(KEY.encode(), b"notify.plain"))
+    answer = refusal_answer(unavailable("Full.", 1_000), Variant.PLAIN, Handshake(KEY.encode(), b"notify.plain"))
     top, _, frames = answer.partition(b"\r\n\r\n")
     assert top.startswith(b"HTTP/1.1 101 ")
     assert close_of(frames) == (4004, "unavailable retry_after_ms=1000")
@@ -276,7 +277,7 @@ def test_a_client_with_our_subprotocol_gets_a_close_code() -> None:
 
 def test_a_refusal_without_close_code_is_always_a_status() -> None:
     refusal = Refusal(HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", "No.", None)
-    assert refusal_answer(refusal, Handshake(KEY.encode(), b"notify.plain")).startswith(b"HTTP/1.1 426 ")
+    assert refusal_answer(refusal, Variant.PLAIN, Handshake(KEY.encode(), b"notify.plain")).startswith(b"HTTP/1.1 426 ")
 
 
 # locality
@@ -421,8 +422,8 @@ def admitted(query: str, *, everybody: bool = True, peer: str = "10.0.0.1") -> A
 def test_a_user_id_is_what_the_query_says(query: str, user_id: str) -> None:
     decided = admitted(query)
     assert isinstance(decided, Admitted)
-    assert decided.user_id == user_id
-    assert decided.types is None
+    assert decided.asked.user_id == user_id
+    assert decided.asked.types is None
     assert decided.handshake == Handshake(KEY.encode(), None)
 
 
@@ -469,7 +470,7 @@ def test_a_query_that_cannot_be_served_is_told_why_in_a_sentence(query: str, wor
 def test_types_are_those_that_are_named() -> None:
     decided = admitted("user_id=ann&types=risk_alert,order_executed,risk_alert")
     assert isinstance(decided, Admitted)
-    assert decided.types == {b"risk_alert", b"order_executed"}
+    assert decided.asked.types == {b"risk_alert", b"order_executed"}
 
 
 def test_without_auth_mode_a_stranger_is_refused_before_the_query_is_read() -> None:

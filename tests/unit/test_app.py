@@ -8,7 +8,10 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.admission.admit import identify
+from gateway.admission.refusal import Refusal
 from gateway.app import Health, Probes, admin_app, public_app
+from gateway.cursor import START, Cursor, Position
 from shared.metrics import GatewayCounts, GatewayMetrics
 
 
@@ -17,9 +20,18 @@ class Replica:
 
     health = Health(status="healthy", service="notification", connections=42, consumer_running=True)
     reason: str | None = None
+    position: Cursor | Refusal = Cursor(Position(b"a", 7), START)
 
     def probes(self) -> Probes:
-        return Probes(health=lambda: self.health, why_not_ready=lambda: self.reason)
+        return Probes(
+            health=lambda: self.health,
+            why_not_ready=lambda: self.reason,
+            identify=lambda request, peer_host: identify(request, peer_host, everybody=True),
+            position=self.position_of,
+        )
+
+    async def position_of(self, user_id: str) -> Cursor | Refusal:
+        return self.position
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ async def test_what_is_not_public_is_not_found(app: FastAPI, path: str) -> None:
 
 async def test_the_routes_are_documented(app: FastAPI) -> None:
     paths = (await get(app, "/openapi.json")).json["paths"]
-    assert set(paths) == {"/health", "/livez", "/readyz"}
+    assert set(paths) == {"/health", "/livez", "/position", "/readyz"}
     assert "503" in paths["/readyz"]["get"]["responses"]
 
 
@@ -110,6 +122,8 @@ def counts() -> GatewayCounts:
         deliveries={b"risk_alert": 7},
         closes={1012: 1},
         gaps={"filled": 4},
+        replays={},
+        replaying=0,
         buffered_bytes=99,
         streams=2,
         subscription_up=True,

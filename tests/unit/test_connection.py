@@ -22,13 +22,16 @@ from scripted import (
     server_frames,
 )
 
+from gateway.admission.admit import Admitted
 from gateway.admission.handshake import PLAIN, Handshake
+from gateway.admission.wishes import Asked
 from gateway.close_codes import CloseCode
-from gateway.connection import CLOSE_SECONDS, RESUME_BYTES, Connection, Connections
-from gateway.frames import text_frame
+from gateway.connection import CLOSE_SECONDS, RESUME_BYTES, Connections
+from gateway.frames import Variant, text_frame
 from gateway.hub import Hub
 from gateway.settings import ConnectionSettings
 from gateway.stream import Meta
+from gateway.websocket import WebSocket
 from gateway.wheel import Wheel
 from shared.keys import Keys
 
@@ -53,12 +56,13 @@ class Replica:
 
     def connect(
         self, user_id: str = "ann", *, types: frozenset[bytes] | None = None, subprotocol: bytes | None = None
-    ) -> tuple[Connection, ScriptedTransport]:
+    ) -> tuple[WebSocket, ScriptedTransport]:
         transport = ScriptedTransport()
-        connection = Connection(self.connections, transport, types)
+        admitted = Admitted(Asked(user_id, types), Variant.PLAIN, Handshake(KEY, subprotocol))
+        connection = WebSocket(self.connections, transport, admitted)
         transport.set_protocol(connection)
         self.transports.append(transport)
-        connection.join(user_id, Handshake(KEY, subprotocol))
+        connection.join()
         if self.subscribed:
             self.subscribe()
         return connection, transport
@@ -67,7 +71,7 @@ class Replica:
         for audience in self.hub.take_wanted(1_000):
             self.hub.joined(audience, Meta(), {})
 
-    def open(self, user_id: str = "ann") -> tuple[Connection, ScriptedTransport]:
+    def open(self, user_id: str = "ann") -> tuple[WebSocket, ScriptedTransport]:
         """A connection whose 101 was read already."""
         connection, transport = self.connect(user_id)
         assert transport.take().startswith(b"HTTP/1.1 101")
@@ -377,6 +381,19 @@ def test_the_one_that_writes_may_be_the_largest_itself() -> None:
     assert replica.connections.held_bytes == 1
 
 
+def test_one_that_is_held_for_until_its_replay_is_over_may_be_the_largest() -> None:
+    replica = Replica(slow_client_bytes=MAX_BUFFERED_BYTES)
+    connection, transport = replica.open()
+    connection.hold()  # as a replay does that has come to the present
+    connection.write(b"x" * (MAX_BUFFERED_BYTES - 1))
+    other, other_transport = replica.open("other")
+    other.pause_writing()
+    other.write(b"xx")
+    assert close_of(transport.take())[0] == CloseCode.SLOW_CONSUMER
+    assert other_transport.take() == b""
+    assert replica.connections.held_bytes == 2
+
+
 # The end
 
 
@@ -574,9 +591,9 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.replica = Replica(subscribed=False, slow_client_bytes=400_000)
-        self.all: list[tuple[Connection, ScriptedTransport]] = []
+        self.all: list[tuple[WebSocket, ScriptedTransport]] = []
 
-    def pick(self, number: int) -> tuple[Connection, ScriptedTransport]:
+    def pick(self, number: int) -> tuple[WebSocket, ScriptedTransport]:
         return self.all[number % len(self.all)]
 
     @rule(user=st.sampled_from(["ann", "bob"]), subprotocol=st.sampled_from([None, PLAIN]))

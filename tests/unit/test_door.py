@@ -109,7 +109,7 @@ def test_a_head_split_anywhere_is_the_same_head(cuts: list[int]) -> None:
 def test_types_in_the_query_are_the_connections_wishes() -> None:
     house = House()
     transport = house.come(HANDSHAKE.replace(b"user_id=ann", b"user_id=ann&types=risk_alert"))
-    assert transport.protocol.types == {b"risk_alert"}
+    assert transport.protocol.wishes.types == {b"risk_alert"}
 
 
 # Refusals

@@ -6,7 +6,7 @@ import pytest
 from scripted import server_frames
 
 from gateway.close_codes import CloseCode
-from gateway.frames import PING, close_frame, plain_frame, text_frame
+from gateway.frames import PING, Variant, close_frame, frame_message, text_frame
 from shared.message import Message
 
 
@@ -19,7 +19,11 @@ def test_a_text_frame_has_the_shortest_length_that_fits(size: int) -> None:
 
 def test_a_plain_frame_is_exactly_type_and_data_and_data_is_untouched() -> None:
     data = '{ "user_id":"u",  "note":"naïve \\u00e9 😀" }'.encode()
-    ((opcode, payload),) = server_frames(plain_frame(Message(b"e", 1, b"risk-events/0", 7, 0, b"risk_alert", data)))
+    ((opcode, payload),) = server_frames(
+        frame_message(
+            Variant.PLAIN, Message(b"e", 1, b"risk-events/0", 7, 0, b"risk_alert", data), is_global=False, label=b"e"
+        )
+    )
     assert opcode == 1
     assert payload == b'{"type":"risk_alert","data":' + data + b"}"
     assert list(json.loads(payload)) == ["type", "data"]

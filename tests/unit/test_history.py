@@ -4,10 +4,14 @@ import asyncio
 from typing import Any
 
 import pytest
+from clients import REDIS, Office
 
-from gateway.history import History, parse_meta, parse_next, parse_page, read_meta
+from gateway.close_codes import CloseCode
+from gateway.frames import Variant
+from gateway.history import History, parse_meta, parse_page, read_meta
 from gateway.hub import Audience, Hub
 from gateway.stream import NO_EPOCH, Meta
+from shared.errors import RedisUnavailable
 from shared.keys import GLOBAL, Keys
 from shared.message import encode_body
 from shared.settings import RedisSettings
@@ -29,17 +33,12 @@ def test_a_streams_meta_is_read(reply: list[bytes | None], meta: Meta) -> None:
 
 
 def test_the_meta_of_a_stream_is_asked_for_by_its_fields() -> None:
-    assert read_meta(Keys(), Audience(GLOBAL, "c")) == ("HMGET", "notify:{g}:meta:global", "epoch", "seq", "fork")
+    assert read_meta(Keys(), Audience(GLOBAL, "c")) == ("HMGET", "notify:{g}:meta:global", b"epoch", b"seq", b"fork")
 
 
-def test_next_offsets_are_read_from_a_buckets_life() -> None:
-    life = {b"epoch": b"a", b"beat": b"3", b"run_id": b"n", b"n:risk-events/0": b"7", b"n:risk-events~2/1": b"0"}
-    assert parse_next(life) == {b"risk-events/0": 7, b"risk-events~2/1": 0}
-    assert parse_next({}) == {}
-
-
-def entry(seq: int, epoch: bytes = b"a") -> list[Any]:
-    payload = b"%s %d %s" % (epoch, seq, encode_body("risk-events/0", seq, 0, "risk_alert", b"%d" % seq))
+def entry(seq: int, epoch: bytes = b"a", data: bytes | None = None) -> list[Any]:
+    body = encode_body("risk-events/0", seq, 0, "risk_alert", b"%d" % seq if data is None else data)
+    payload = b"%s %d %s" % (epoch, seq, body)
     return [b"%d-0" % seq, [b"m", payload]]
 
 
@@ -55,14 +54,23 @@ class ScriptedLink:
     def __init__(self, meta: list[bytes | None], log: list[Any]) -> None:
         self.meta, self.log = meta, log
         self.starts: list[int] = []
+        self.role: list[Any] = [b"master", 0, []]
+        self.address = "here"
+
+    is_lost = is_displaced = False
+
+    def close(self) -> None:
+        self.is_lost = True
 
     async def transaction(self, commands: Any, *, timeout_seconds: float) -> list[Any]:
-        (_, xrange) = commands
+        (_, xrange, role) = commands
+        assert role == ("ROLE",)
         _, _, start, _, _, count = xrange
         after = int(start.removeprefix("("))
         self.starts.append(after)
         page = [entry for entry in self.log if int(entry[0].split(b"-")[0]) > after][:count]
-        return [self.meta, page]
+        fields = dict(zip((b"epoch", b"seq", b"fork"), self.meta, strict=True)) | {b"o:risk-events/0": self.meta[1]}
+        return [{name: value for name, value in fields.items() if value is not None}, page, self.role]
 
 
 class Read:
@@ -116,6 +124,27 @@ async def test_a_hole_is_counted_once_and_reading_ends() -> None:
     assert read.history.gaps == {"unfillable": 1}
 
 
+async def test_a_hole_that_closes_one_that_is_slow_does_not_end_the_history() -> None:
+    """What that one is owed is more than it takes, which closes it while it is being closed."""
+    big = b'"%s"' % (b"x" * 60_000)
+    office = Office(slow_client_bytes=65_536)
+    slow = office.connect(variant=Variant.PLAIN)
+    slow.protocol.pause_writing()
+    office.publish(data=big)
+    await asyncio.sleep(0)
+    history = History(REDIS, office.hub, "unit")
+    everyone, ann = office.hub.audiences
+    for audience in (ann, everyone):
+        office.hub.suspect(audience)
+    # As after one round trip: what the first gave is owed, and not written yet.
+    history._took(ann, 0, Meta(b"a", 1), [entry(1, data=big)])
+    history._took(everyone, 1, Meta(b"a", 9), [entry(8), entry(9)])
+    assert history.gaps == {"filled": 1, "unfillable": 1}
+    assert not history._requested
+    assert office.connections.closes == {CloseCode.SLOW_CONSUMER: 1}
+    await asyncio.sleep(0)
+
+
 async def test_nothing_missing_is_read_once() -> None:
     read = Read([b"a", b"4", None], [entry(4)])
     await read.run()
@@ -128,6 +157,19 @@ async def test_a_stream_is_asked_for_once_however_often_it_is_requested() -> Non
     for _ in range(100):
         read.history.request(read.audience)
     assert len(read.history._requested) == 1
+
+
+async def test_what_a_demoted_server_has_completes_nothing() -> None:
+    """It may lack what its successor has, and nobody would look again."""
+    read = Read([b"a", b"4", None], [entry(4)])
+    read.link.role = [b"slave", b"h", 1, b"connected", 1]
+    with pytest.raises(RedisUnavailable, match="is a replica"):
+        await read.run()
+    assert read.link.is_lost  # the next link is made to whoever is the primary then
+    assert not read.audience.stream.is_live
+    read.link.role = [b"master", 0, []]
+    await read.run()
+    assert read.audience.stream.is_live
 
 
 async def test_it_waits_for_a_request_without_a_link_and_can_be_cancelled() -> None:

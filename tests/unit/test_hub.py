@@ -1,16 +1,20 @@
 """Who is connected, and what each is owed. Members are scripted; the loop is driven."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from scripted import ScriptedMember
+from scripted import ScriptedMember, SeatingHub
 
+import gateway.group
 import gateway.hub
 from gateway.close_codes import CloseCode
-from gateway.hub import FAN_OUT_BYTES, LINGER_SECONDS, WRITES_A_TURN, Audience, Hub
+from gateway.frames import Variant
+from gateway.group import FAN_OUT_BYTES, Wishes
+from gateway.hub import LINGER_SECONDS, WRITES_A_TURN, Audience
 from gateway.stream import MAX_HELD_MESSAGES, Filled, Meta
 from shared.keys import GLOBAL, Keys
 from shared.message import Message, encode_body
@@ -22,7 +26,7 @@ class Replica:
     """A hub whose requests are written down, and whose streams are subscribed when asked."""
 
     def __init__(self) -> None:
-        self.hub = Hub(KEYS)
+        self.hub = SeatingHub(KEYS)
         self.wanted_times = 0
         self.fetched: list[Audience] = []
         self.floods: list[bool] = []
@@ -384,7 +388,7 @@ async def test_a_stream_is_wanted_once() -> None:
 
 
 async def test_wanted_streams_are_given_a_batch_at_a_time_in_order() -> None:
-    hub = Hub(KEYS)
+    hub = SeatingHub(KEYS)
     for number in range(5):
         hub.join(ScriptedMember(), f"u{number}")
     names = [[audience.name.name for audience in hub.take_wanted(2)] for _ in range(4)]
@@ -392,7 +396,7 @@ async def test_wanted_streams_are_given_a_batch_at_a_time_in_order() -> None:
 
 
 async def test_when_all_are_subscribed_anew_none_is_wanted_any_more() -> None:
-    hub = Hub(KEYS)
+    hub = SeatingHub(KEYS)
     hub.join(ScriptedMember(), "ann")
     hub.forget_wanted()
     assert hub.take_wanted(10) == []
@@ -519,7 +523,7 @@ async def test_a_hole_in_the_stream_of_everyone_closes_joiners_too() -> None:
         (Meta(b"a", 3), True),
         (Meta(b"b", 2), True),
         (Meta(b"a", 1), True),
-        (Meta(), False),
+        (Meta(), True),
     ],
     ids=["where it stood", "messages were missed", "another epoch", "Redis lost some", "Redis lost all"],
 )
@@ -535,6 +539,39 @@ async def test_subscribed_again_a_stream_is_compared_with_redis(meta: Meta, fetc
     assert replica.fetched == ([ann] if fetched else [])
 
 
+@pytest.mark.parametrize(
+    ("meta", "fetched", "compared"),
+    [
+        (Meta(b"a", 2), False, True),
+        (Meta(b"a", 3), True, False),
+        (Meta(b"b", 2), True, False),
+        (Meta(b"a", 1), False, True),
+        (Meta(), True, False),
+    ],
+    ids=["where it stood", "one was missed", "another epoch", "one came after the answer", "Redis lost all"],
+)
+async def test_a_stream_is_compared_with_redis_in_silence(meta: Meta, fetched: bool, compared: bool) -> None:
+    replica = Replica()
+    replica.join("ann")
+    replica.publish(b"1", "ann")
+    replica.publish(b"2", "ann")
+    replica.hub.tick(9)
+    ann = replica.audience("ann")
+    replica.hub.compared(ann, meta, None)
+    assert replica.fetched == ([ann] if fetched else [])
+    assert (ann.compared_at == 9) is compared
+
+
+async def test_a_stream_that_is_being_filled_is_not_taken_to_be_complete() -> None:
+    replica = Replica()
+    replica.join("ann")
+    replica.hub.tick(9)
+    ann = replica.audience("ann")
+    replica.hub.suspect(ann)
+    replica.hub.compared(ann, Meta(), None)
+    assert ann.compared_at != 9
+
+
 async def test_more_messages_than_can_be_held_while_joining_have_the_log_read() -> None:
     replica = Replica()
     replica.hub.join(ScriptedMember(), "ann")
@@ -545,6 +582,16 @@ async def test_more_messages_than_can_be_held_while_joining_have_the_log_read() 
     replica.hub.joined(ann, Meta(), {})
     assert replica.fetched == [ann]
     assert not ann.stream.is_live
+
+
+async def test_what_is_to_be_settled_is_known_also_when_an_epoch_began_during_the_joining() -> None:
+    replica = Replica()
+    everyone = replica.hub.everyone
+    body = encode_body("risk-events/0", 3, 0, "risk_alert", b"{}")
+    replica.hub.receive(everyone.channel.encode(), b"b 1 " + body)
+    replica.hub.joined(everyone, Meta(b"a", 10), {b"risk-events/0": 11})
+    assert not everyone.stream.is_settled
+    assert everyone in replica.hub.unsettled, "its bucket would never be asked for"
 
 
 async def test_suspicion_before_joining_is_answered_by_joining() -> None:
@@ -564,6 +611,191 @@ async def test_something_that_is_not_a_message_is_dropped_and_said(capsys: pytes
     replica.hub.receive(b"notify:{u0}:live:nobody", b"whatever")
     await idle(replica)
     assert data_of(member) == [b"1", b"2"]
+
+
+# Leaving with what is owed, and heartbeats
+
+
+async def test_who_leaves_gets_what_is_owed_first_and_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 2)
+    replica = Replica()
+    members = [replica.join(f"user-{number}") for number in range(5)]
+    for number in range(3):
+        replica.publish(b"%d" % number)
+    await turn()
+    replica.publish(b"3")
+    for member in members:  # some in the fan-out under way were reached, some not
+        replica.hub.flush(member)
+        assert data_of(member) == [b"0", b"1", b"2", b"3"]
+    await idle(replica)
+    assert all(data_of(member) == [b"0", b"1", b"2", b"3"] for member in members)
+    assert not replica.hub.everyone.groups
+
+
+async def test_a_heartbeat_comes_also_when_everybody_in_the_fan_out_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 1)
+    replica = Replica()
+    members = [ScriptedMember(None, f"user-{number}", Variant.V1) for number in range(3)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    replica.publish(b"1")
+    await turn()
+    stays = members[0] if members[0].writes else members[1]
+    replica.hub.heartbeat(stays)
+    for member in members:
+        if member is not stays:
+            replica.hub.flush(member)
+    await idle(replica)
+    await turn()
+    assert b'"control":"heartbeat"' in stays.payloads[-1]
+    assert [b'"type"' in payload for payload in stays.payloads] == [True, False]
+
+
+async def test_a_heartbeat_waits_for_what_it_speaks_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 3)
+    monkeypatch.setattr(gateway.group, "FAN_OUT_BYTES", 300)
+    replica = Replica()
+    members = [ScriptedMember(None, f"user-{number % 4}", Variant.V1) for number in range(20)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    told: list[int] = []
+    for number in range(60):
+        replica.publish(b"%d" % number, None if number % 3 else "user-1")
+        if number % 5 == 0:
+            for second in range(15):
+                replica.hub.tick(second)
+        await turn()
+    await idle(replica)
+    for member in members:
+        top = 0
+        for frame in map(json.loads, member.payloads):
+            if frame.get("stream") == "global":
+                top = frame["seq"]
+            elif "global" in frame:
+                told.append(frame["global"]["seq"])
+                assert frame["global"]["seq"] == top, "all up to there was written before, and nothing behind it"
+        assert top == 40
+    assert len(told) > 10
+
+
+async def test_heartbeats_tell_places_also_while_a_fan_out_is_always_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 4)
+    replica = Replica()
+    members = [ScriptedMember(None, "ann", Variant.V1) for _ in range(6)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    (group,) = replica.audience().groups.values()
+    for _ in range(20):
+        for _ in range(4):
+            replica.publish(b"1")
+            await turn()
+        for second in range(15):
+            replica.hub.tick(second)
+        assert group.has_due
+    for member in members:
+        beats = [frame for frame in map(json.loads, member.payloads) if "control" in frame]
+        assert len(beats) > 10
+        assert sum("global" in beat for beat in beats) > 10
+
+
+async def test_a_heartbeat_never_takes_an_event_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came during the fan-out that it waited for may be written before it."""
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 3)
+    replica = Replica()
+    members = [ScriptedMember(None, f"user-{number}", Variant.EVENTS) for number in range(8)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    for number in range(60):
+        replica.publish(b"%d" % number)
+        replica.hub.tick(number)
+        await turn()
+    await idle(replica)
+    for member in members:
+        ids = [int(line.split(b".")[1]) for line in b"".join(member.writes).splitlines() if line.startswith(b"id: ")]
+        assert ids == sorted(ids)
+        assert ids[-1] == 60
+
+
+async def test_one_members_heartbeat_comes_behind_what_it_is_owed_and_before_all_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 3)
+    replica = Replica()
+    members = [ScriptedMember(None, f"user-{number}", Variant.V1) for number in range(4)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    replica.publish(b"1")
+    await turn()
+    for member in members:
+        replica.hub.heartbeat(member)
+    replica.publish(b"2")
+    await idle(replica)
+    for member in members:
+        first, beat, second = map(json.loads, member.payloads)
+        assert (first["seq"], beat["global"]["seq"], second["seq"]) == (1, 1, 2)
+
+
+async def test_a_heartbeat_that_waits_is_not_for_those_who_have_come_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 1)
+    replica = Replica()
+    members = [ScriptedMember(None, "ann", Variant.V1) for _ in range(4)]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+    replica.publish(b"1")
+    await turn()
+    for second in range(15):
+        replica.hub.tick(second)
+    replica.publish(b"2")
+    for member in members[:2]:
+        replica.hub.change_wishes(member, Wishes(Variant.V1, frozenset((b"risk_alert",))))
+        replica.hub.change_wishes(member, Wishes(Variant.V1, None))
+        replica.hub.heartbeat(member)
+    await idle(replica)
+    for member in members:
+        top = 0
+        for frame in map(json.loads, member.payloads):
+            top = frame.get("seq", top)
+            assert frame.get("global", frame).get("seq", top) == top
+
+
+async def test_one_that_is_still_replayed_to_gets_no_heartbeat() -> None:
+    """It would say that all was sent which is still to be replayed."""
+    replica = Replica()
+    seated, resuming = (ScriptedMember(None, "ann", Variant.V1) for _ in range(2))
+    replica.hub.join(seated, "ann")
+    replica.subscribe()
+    resuming.subscribed = lambda: None  # type: ignore[method-assign]
+    replica.hub.join(resuming, "ann")
+    replica.hub.change_wishes(resuming, seated.wishes)
+    replica.hub.heartbeat(resuming)
+    assert not resuming.writes
+    replica.hub.seat(resuming)
+    replica.hub.heartbeat(resuming)
+    assert len(resuming.payloads) == 1
+
+
+async def test_one_that_is_closed_by_what_it_is_owed_stays_closed() -> None:
+    for act in (
+        lambda hub, member: hub.heartbeat(member),
+        lambda hub, member: hub.flush(member),
+        lambda hub, member: hub.change_wishes(member, Wishes(Variant.V1, frozenset((b"risk_alert",)))),
+    ):
+        replica = Replica()
+        slow = ScriptedMember(None, "ann", Variant.V1)
+        slow.on_write = lambda replica=replica, slow=slow: replica.hub.leave(slow)  # type: ignore[misc]
+        replica.hub.join(slow, "ann")
+        replica.subscribe()
+        replica.publish(b"1")
+        act(replica.hub, slow)
+        await idle(replica)
+        assert len(slow.writes) == 1
+        assert not replica.hub.everyone.groups
 
 
 # Floods
@@ -603,7 +835,7 @@ async def test_a_flood_for_nobody_is_no_flood(monkeypatch: pytest.MonkeyPatch) -
 async def test_everyone_gets_what_came_between_joining_and_leaving(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members come and go while fan-outs are cut in small pieces; a plain list is the oracle."""
     monkeypatch.setattr(gateway.hub, "WRITES_A_TURN", 3)
-    monkeypatch.setattr(gateway.hub, "FAN_OUT_BYTES", 120)
+    monkeypatch.setattr(gateway.group, "FAN_OUT_BYTES", 120)
     chance = random.Random(seed)
     replica = Replica()
     users, kinds = ("ann", "bob"), (None, frozenset((b"risk_alert",)), frozenset((b"market_alert", b"risk_alert")))
@@ -625,7 +857,7 @@ async def test_everyone_gets_what_came_between_joining_and_leaving(seed: int, mo
         data = b"%d" % sum(replica.seqs.values())
         replica.publish(data, user, type_)
         for one in present:
-            wants = one.member.types is None or type_ in one.member.types
+            wants = one.member.wishes.types is None or type_ in one.member.wishes.types
             if wants and user in (None, one.member.name):
                 one.want.append((user, data))
 

@@ -236,7 +236,7 @@ def test_a_lost_tail_that_nobody_has_published_again_yet_is_no_hole() -> None:
 @pytest.mark.parametrize("rest", [[7, 8], []], ids=["trimmed", "expired or removed"])
 def test_what_the_log_has_no_more_is_a_hole(rest: list[int]) -> None:
     stream = filling_at(b"a", 4)
-    filled = fill(stream, Meta(b"a", 8), page(b"a", rest) if rest else [])
+    filled = fill(stream, Meta(b"a", 8, offsets={P0: 18}), page(b"a", rest) if rest else [])
     assert filled.hole
     assert filled.complete
     assert stream.is_live
@@ -303,3 +303,97 @@ def test_late_messages_of_a_lost_epoch_do_not_keep_the_stream_from_becoming_live
         filled = fill(stream, meta, [])
     assert stream.is_live
     assert reads <= 1
+
+
+# A log that is shorter than what was rebuilt
+
+
+def test_what_is_gone_from_the_log_is_no_hole_where_the_rest_reaches_down_to_what_was_delivered() -> None:
+    """Redis lost everything, and the log that was rebuilt does not keep all of it."""
+    stream = filling_at(b"a", 30)  # offsets up to 40 were delivered
+    meta = Meta(b"z", 60, offsets={P0: 70})
+    filled = fill(stream, meta, page(b"z", range(31, 61), first_offset=41 - 5))
+    assert not filled.hole
+    assert ids(filled.push)[0] == (b"z", 36), "the first that was not delivered before"
+    assert filled.complete
+
+
+def test_it_is_one_where_the_rest_begins_above() -> None:
+    stream = filling_at(b"a", 30)
+    filled = fill(stream, Meta(b"z", 60, offsets={P0: 80}), page(b"z", range(31, 61), first_offset=51))
+    assert filled.hole
+
+
+def test_a_partition_of_which_nothing_is_left_is_judged_by_the_highest_that_was_published() -> None:
+    for highest, hole in ((40, False), (41, True)):
+        stream = stream_at(b"a", 30, {P0: 41, P1: 41})
+        assert stream.begin_fill()
+        rest = page(b"z", range(31, 34), first_offset=39)  # all of partition 0
+        assert fill(stream, Meta(b"z", 33, offsets={P0: 41, P1: highest}), rest).hole is hole
+
+
+def test_a_partition_that_nobody_knew_is_one() -> None:
+    stream = filling_at(b"a", 30)
+    rest = [message(b"z", 31, 39), message(b"z", 32, 0, P1)]
+    assert fill(stream, Meta(b"z", 32, offsets={P0: 39, P1: 0}), rest).hole
+
+
+def test_after_a_second_gap_the_first_ones_proof_is_worth_nothing() -> None:
+    stream = filling_at(b"a", 4)
+    meta = Meta(b"z", 20, offsets={P0: 40})
+    assert not fill(stream, meta, page(b"z", [5, 6], first_offset=13)).hole
+    assert fill(stream, meta, page(b"z", [15, 16], first_offset=30)).hole
+
+
+# A lost tail is published again
+
+
+def test_a_stream_whose_tail_was_lost_is_not_settled_until_all_of_it_is_published_again() -> None:
+    stream = filling_at(b"a", 9)  # up to offset 19 were delivered
+    assert stream.is_settled
+    fill(stream, Meta(b"b", 7, {b"a": 6}), page(b"b", [7], first_offset=17))
+    assert not stream.is_settled
+    assert stream.label == b"b-"
+    assert not stream.settle({P0: 19})
+    assert not stream.settle({})
+    assert stream.settle({P0: 20})
+    assert stream.label == b"b"
+    assert not stream.settle({P0: 20}), "it was before"
+
+
+@pytest.mark.parametrize("forks", [{b"a": 9}, {b"a": 12}])
+def test_a_stream_that_lost_nothing_goes_on_settled(forks: dict[bytes, int]) -> None:
+    stream = filling_at(b"a", 9)
+    fill(stream, Meta(b"b", 13, forks), page(b"b", range(10, 14)))
+    assert stream.is_settled
+    assert stream.label == b"b"
+
+
+def test_one_that_was_lost_whole_stands_at_nothing_and_is_not_settled() -> None:
+    stream = filling_at(b"a", 4)
+    fill(stream, Meta(), [])
+    assert (stream.epoch, stream.seq) == (NO_EPOCH, 0)
+    assert not stream.is_settled
+    assert stream.settle({P0: 15})
+
+
+def test_a_first_message_of_a_new_epoch_is_taken_for_a_loss_of_what_was_there() -> None:
+    stream = stream_at(b"a", 4)
+    stream.receive(message(b"z", 1, 3))
+    assert not stream.is_settled
+    fresh = stream_at(NO_EPOCH, 0, {P0: 11})
+    fresh.receive(message(b"z", 1, 11))
+    assert fresh.is_settled
+
+
+def test_a_tail_that_redis_has_lost_before_a_new_epoch_is_noticed() -> None:
+    stream = filling_at(b"a", 9)
+    fill(stream, Meta(b"a", 6), [])
+    assert not stream.is_settled
+
+
+def test_offsets_of_a_topic_that_was_made_anew_are_not_waited_for() -> None:
+    stream = filling_at(b"a", 9)
+    fill(stream, Meta(), [])
+    assert not stream.settle({b"risk-events/1": 99, b"other~2/0": 5})
+    assert stream.settle({b"risk-events~2/0": 3})

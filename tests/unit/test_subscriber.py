@@ -2,95 +2,23 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 from harness.waiting import eventually
-from scripted import ScriptedMember
+from replicas import KEYS, Publisher, Replica, data_of, gets, stream
+from scripted import ScriptedMember, SeatingHub
 
-import gateway.subscriber
+import gateway.subscription
 from demo.process import Process
 from demo.valkey import redis_url
 from gateway.close_codes import CloseCode
-from gateway.history import History
-from gateway.hub import LINGER_SECONDS, Hub
+from gateway.hub import LINGER_SECONDS
 from gateway.subscriber import LayoutMismatchError, Subscriber
-from shared.keys import GLOBAL, Keys, StreamName
+from shared.keys import GLOBAL
 from shared.link import Link
-from shared.message import encode_body
 from shared.settings import RedisSettings
-
-KEYS = Keys("unit", 2)
-PARTITION = "risk-events/0"
-
-
-class Publisher:
-    """As much of a relay as these tests need: a log, its meta, life, and live messages."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.seqs: dict[StreamName, int] = {}
-        self.offset = 0
-        self.beats = 0
-
-    async def publish(self, stream: StreamName, data: bytes, *, heard: bool = True, epoch: str = "a") -> None:
-        """The next message of a stream; `heard` False is one that its channel loses."""
-        seq = self.seqs[stream] = self.seqs.get(stream, 0) + 1
-        message = b"%s %d %s" % (epoch.encode(), seq, encode_body(PARTITION, self.offset, 0, "risk_alert", data))
-        commands: list[Any] = [
-            ("XADD", KEYS.log(stream), f"{seq}-0", "m", message),
-            ("HSET", KEYS.meta(stream), "epoch", epoch, "seq", seq),
-            ("HSET", KEYS.life(stream.bucket), f"n:{PARTITION}", self.offset + 1),
-        ]
-        if heard:
-            commands.append(("SPUBLISH", KEYS.live(stream), message))
-        self.offset += 1
-        await self.link.transaction(commands, timeout_seconds=5)
-
-    async def beat(self, *, heard: bool = True) -> None:
-        self.beats += 1
-        commands: list[Any] = [("HSET", KEYS.life("g"), "beat", self.beats)]
-        if heard:
-            commands.append(("SPUBLISH", KEYS.beat("g"), self.beats))
-        await self.link.transaction(commands, timeout_seconds=5)
-
-
-class Replica:
-    """Hub, subscriber and history, running."""
-
-    def __init__(self, settings: RedisSettings) -> None:
-        self.hub = Hub(KEYS)
-        self.history = History(settings, self.hub, "unit-gateway")
-        self.subscriber = Subscriber(settings, self.hub, "unit-gateway")
-        self.tasks = [asyncio.create_task(self.history.run()), asyncio.create_task(self.subscriber.run())]
-
-    async def connect(self, user_id: str) -> ScriptedMember:
-        """A member whose handshake was answered."""
-        member = ScriptedMember(None, user_id)
-        member.on_close = lambda: self.hub.leave(member)
-        self.hub.join(member, user_id)
-        await eventually(lambda: member.opened_times == 1, f"{user_id} to be let in", seconds=30)
-        return member
-
-    async def end(self) -> None:
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-
-def data_of(member: ScriptedMember) -> list[bytes]:
-    return [payload.partition(b'"data":')[2][:-1] for payload in member.payloads]
-
-
-async def gets(member: ScriptedMember, *data: bytes) -> None:
-    """Wait until a member has got exactly this."""
-    await eventually(lambda: len(data_of(member)) >= len(data), lambda: f"{data}, got {data_of(member)}", seconds=30)
-    assert data_of(member) == list(data)
-
-
-def stream(user_id: str) -> StreamName:
-    return KEYS.user_stream(user_id)
 
 
 @pytest.fixture
@@ -149,7 +77,7 @@ async def test_what_was_published_before_is_not_sent(replica: Replica, publisher
 async def test_many_streams_in_several_buckets_are_subscribed_in_batches(
     replica: Replica, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "STREAMS_AT_ONCE", 7)
+    monkeypatch.setattr(gateway.subscription, "STREAMS_AT_ONCE", 7)
     members = await asyncio.gather(*(replica.connect(f"user-{number}") for number in range(50)))
     for number, member in enumerate(members):
         await publisher.publish(stream(f"user-{number}"), b"%d" % number)
@@ -262,11 +190,11 @@ async def test_handshakes_that_wait_when_the_link_is_lost_are_answered_by_the_ne
 async def test_a_link_that_does_not_answer_is_found_by_the_probe(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.1)
     replica = Replica(settings)
     try:
         ann = await replica.connect("ann")
-        first = replica.subscriber._link
+        first = replica.subscription._link
         assert first is not None
         first.pause_reading()  # nothing comes any more, and nothing says so
         await publisher.publish(stream("ann"), b"1")
@@ -280,13 +208,13 @@ async def test_a_link_that_does_not_answer_is_found_by_the_probe(
 async def test_a_deaf_link_is_found_by_the_beat_it_did_not_hear(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.1)
     replica = Replica(settings)
     try:
         ann = await replica.connect("ann")
         await publisher.beat()
         await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=30)
-        first = replica.subscriber._link
+        first = replica.subscription._link
         await publisher.publish(stream("ann"), b"1", heard=False)
         await publisher.beat(heard=False)
         await gets(ann, b"1")
@@ -299,22 +227,22 @@ async def test_a_deaf_link_is_found_by_the_beat_it_did_not_hear(
 async def test_a_live_link_is_kept_by_its_probes(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.25)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.25)
     replica = Replica(settings)
     try:
         await replica.connect("ann")
-        first = replica.subscriber._link
+        first = replica.subscription._link
         probes: list[int] = []
-        read_beat = replica.subscriber._read_beat
+        read_beat = replica.subscription._read_beat
 
         async def counted(link: Link) -> int:
             probes.append(await read_beat(link))
             return probes[-1]
 
-        replica.subscriber._read_beat = counted  # type: ignore[method-assign]
+        replica.subscription._read_beat = counted  # type: ignore[method-assign]
         while len(probes) < 3:
             await publisher.beat()
-        assert replica.subscriber._link is first
+        assert replica.subscription._link is first
         assert replica.subscriber.hears_relay
         assert probes == sorted(probes)
     finally:
@@ -324,20 +252,20 @@ async def test_a_live_link_is_kept_by_its_probes(
 async def test_a_beat_that_redis_lost_is_no_loss_of_ours(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "PROBE_SECONDS", 0.25)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.25)
     replica = Replica(settings)
     try:
         await replica.connect("ann")
         for _ in range(5):
             await publisher.beat()
-        await eventually(lambda: replica.subscriber._beat == 5, "the beats", seconds=30)
-        first = replica.subscriber._link
+        await eventually(lambda: replica.subscription._beat == 5, "the beats", seconds=30)
+        first = replica.subscription._link
         publisher.beats = 0
         await redis.call("DEL", KEYS.life("g"), timeout_seconds=5)
-        await eventually(lambda: replica.subscriber._beat == 0, "the probe", seconds=30)
+        await eventually(lambda: replica.subscription._beat == 0, "the probe", seconds=30)
         await publisher.beat()
-        await eventually(lambda: replica.subscriber._beat == 1, "the beat", seconds=30)
-        assert replica.subscriber._link is first
+        await eventually(lambda: replica.subscription._beat == 1, "the beat", seconds=30)
+        assert replica.subscription._link is first
     finally:
         await replica.end()
 
@@ -345,12 +273,84 @@ async def test_a_beat_that_redis_lost_is_no_loss_of_ours(
 async def test_a_silent_relay_is_noticed(
     replica: Replica, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscriber, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(gateway.subscription, "BEAT_SECONDS", 0.1)
     await replica.connect("ann")
     assert not replica.subscriber.hears_relay
     await publisher.beat()
     await eventually(lambda: replica.subscriber.hears_relay, "the beat", seconds=30)
     await eventually(lambda: not replica.subscriber.hears_relay, "its silence", seconds=30)
+    assert replica.subscriber.is_up
+
+
+# Streams that are silent
+
+
+async def test_a_message_lost_with_none_after_it_is_found(replica: Replica, publisher: Publisher) -> None:
+    members = [await replica.connect(f"user-{number}") for number in range(3)]
+    for number in range(3):
+        await publisher.publish(stream(f"user-{number}"), b"%d" % number, heard=False)
+    for number, member in enumerate(members):
+        await gets(member, b"%d" % number)
+
+
+async def test_every_stream_is_compared_in_turn(replica: Replica, publisher: Publisher) -> None:
+    for number in range(60):
+        await replica.connect(f"user-{number}")
+    replica.hub.tick(7)
+    link = replica.subscription._link
+    assert link is not None
+    for _ in range(math.ceil(gateway.subscription.COMPARE_SECONDS)):
+        await replica.subscription._compare(link)
+    assert {audience.compared_at for audience in replica.hub.audiences} == {7}
+
+
+async def test_no_more_streams_are_compared_a_second_than_allowed(
+    replica: Replica, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.subscription, "COMPARE_SECONDS", 0.1)
+    for number in range(5):
+        await replica.connect(f"user-{number}")
+    replica.hub.tick(7)
+    link = replica.subscription._link
+    assert link is not None
+    monkeypatch.setattr(gateway.subscription, "COMPARED_A_SECOND", 2)
+    await replica.subscription._compare(link)
+    assert [audience.compared_at for audience in replica.hub.audiences].count(7) == 2
+
+
+async def test_under_load_comparing_finds_nothing_missing(
+    replica: Replica, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.subscription, "COMPARE_SECONDS", 0.1)
+    ann = await replica.connect("ann")
+    link = replica.subscription._link
+    assert link is not None
+
+    async def compare() -> None:
+        for _ in range(100):
+            await replica.subscription._compare(link)
+
+    comparing = asyncio.create_task(compare())
+    count = 0
+    while not comparing.done():
+        await asyncio.gather(*(publisher.publish(stream("ann"), b"%d" % (count + n)) for n in range(20)))
+        count += 20
+    await comparing
+    await gets(ann, *(b"%d" % number for number in range(count)))
+    assert replica.history.gaps == {}
+
+
+async def test_a_stream_that_cannot_be_compared_holds_up_no_other(
+    replica: Replica, publisher: Publisher, redis: Link, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await replica.connect("ann")
+    bob = await replica.connect("bob")
+    await replica.connect("cid")
+    await redis.call("SET", KEYS.meta(stream("ann")), "x", timeout_seconds=5)
+    await redis.call("HSET", KEYS.meta(stream("cid")), "epoch", "a", "seq", "x", timeout_seconds=5)
+    await publisher.publish(stream("bob"), b"1", heard=False)
+    await gets(bob, b"1")
+    await eventually(lambda: KEYS.meta(stream("cid")) in capfd.readouterr().out, "the error in the log")
     assert replica.subscriber.is_up
 
 
@@ -427,7 +427,7 @@ async def test_a_redis_laid_out_otherwise_ends_the_replica_with_both_numbers(
     settings: RedisSettings, redis: Link, buckets: str
 ) -> None:
     await redis.call("SET", KEYS.layout, buckets, timeout_seconds=5)
-    subscriber = Subscriber(settings, Hub(KEYS), "unit")
+    subscriber = Subscriber(settings, SeatingHub(KEYS), "unit")
     with pytest.raises(LayoutMismatchError, match=f"REDIS_USER_BUCKETS=2, .* laid out with {buckets}"):
         await asyncio.wait_for(subscriber.run(), 10)
 
@@ -444,7 +444,7 @@ async def test_a_redis_laid_out_the_same_is_good(settings: RedisSettings, redis:
 async def test_a_subscription_that_redis_ends_by_itself_is_made_anew(replica: Replica, publisher: Publisher) -> None:
     """What a cluster does when a slot moves away."""
     ann = await replica.connect("ann")
-    link = replica.subscriber._link
+    link = replica.subscription._link
     assert link is not None
     link._pushed([b"sunsubscribe", b"whatever", 0])
     assert link.is_lost

@@ -1,0 +1,258 @@
+"""The members of one stream that get the same bytes, and what is due to them.
+
+A fan-out fixes its receivers when it starts; who joins later gets what came after, no more and no
+less. All of it runs in the event loop's thread.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from gateway.close_codes import CloseCode
+from gateway.cursor import Cursor, Position
+from gateway.frames import Variant, event_id
+from shared.message import Message
+
+if TYPE_CHECKING:
+    from gateway.hub import Audience
+
+FAN_OUT_BYTES: Final = 128 * 1024
+"""Frames joined into one write; above it they go out in several."""
+
+
+class Due(NamedTuple):
+    """A frame that members are to be written."""
+
+    frame: bytes
+    type: bytes | None = None
+    """Of the message in it; a control frame has none."""
+    place: "Position | Cursor | None" = None
+    """Where whoever was written it is, for those who are told with each event: in its stream, or in
+    both; None for others, and when it stays where it was."""
+
+
+class Wishes(NamedTuple):
+    """What a connection wants of its streams."""
+
+    variant: Variant
+    types: frozenset[bytes] | None
+    """Only messages of these types; None for all."""
+
+    def want(self, message: Message) -> bool:
+        return self.types is None or message.type in self.types
+
+
+PLAIN: Final = Wishes(Variant.PLAIN, None)
+
+
+class Member(Protocol):
+    """A connection, as far as the hub knows it."""
+
+    wishes: Wishes
+    """Belongs to the hub between `join` and `leave`: see `Hub.change_wishes`."""
+
+    audience: "Audience | None"
+    """The stream of its user. Belongs to the hub; None before `join` and after `leave`."""
+
+    write: Callable[[bytes], object]
+    """Takes frames; never blocks, never raises. What it does changes with the connection's state."""
+
+    def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
+        """Takes what is due of one of its streams, to be written with the connection's own cursor.
+        Only for members of Variant.EVENTS."""
+
+    def subscribed(self) -> None:
+        """Both streams are subscribed: `Hub.seat` may be called."""
+
+    def close(self, code: CloseCode, reason: str | None = None) -> None:
+        """End the connection. It leaves the hub before this returns."""
+
+
+class Group:
+    """The members of one stream with the same wishes."""
+
+    __slots__ = (
+        "_blob",
+        "_due",
+        "_index",
+        "_joiners",
+        "_receivers",
+        "_rest",
+        "_started",
+        "is_global",
+        "members",
+        "place",
+        "queued",
+        "wishes",
+    )
+
+    def __init__(self, wishes: Wishes, *, is_global: bool) -> None:
+        self.wishes = wishes
+        self.is_global = is_global
+        self.members: set[Member] = set()
+        self.queued = False
+        self.place: Position | None = None
+        """The last place that all members were written up to, or told."""
+        self._due: list[Due] = []
+        self._joiners: list[tuple[Member, int]] = []
+        self._started: list[Due] = []
+        self._blob = b""
+        self._receivers: list[Member] = []
+        self._index = 0
+        # Those of them still to be written, once somebody had to be taken out.
+        self._rest: set[Member] | None = None
+
+    def join(self, member: Member) -> None:
+        """From now on `member` is owed what is pushed, not what was pushed and is still due."""
+        if self._due:
+            self._joiners.append((member, len(self._due)))
+        else:
+            self.members.add(member)
+
+    def leave(self, member: Member) -> None:
+        self.members.discard(member)
+        if self._joiners:
+            self._joiners = [joiner for joiner in self._joiners if joiner[0] is not member]
+
+    def flush(self, member: Member, deliveries: Counter[bytes]) -> None:
+        """Write `member` what it is still owed, ahead of the others, and leave."""
+        owed: list[Due] = []
+        since = next((since for joiner, since in self._joiners if joiner is member), None)
+        if since is not None:
+            owed = self._due[since:]
+            count_deliveries(deliveries, owed, 1)
+        elif member in self.members:
+            count_deliveries(deliveries, self._due, 1)
+            owed = self._started + self._due if self._is_yet_to_receive(member) else list(self._due)
+        self.leave(member)
+        if owed:
+            self._write(member, owed)
+
+    def _is_yet_to_receive(self, member: Member) -> bool:
+        """Whether the fan-out under way has not reached `member`. It will not."""
+        if not self._receivers:
+            return False
+        if self._rest is None:
+            self._rest = set(self._receivers[self._index :])
+        if member not in self._rest:
+            return False
+        self._rest.discard(member)
+        return True
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.members and not self._joiners
+
+    @property
+    def has_due(self) -> bool:
+        return bool(self._due or self._receivers)
+
+    @property
+    def is_between(self) -> bool:
+        """No fan-out is under way: all members were written the same."""
+        return not self._receivers
+
+    def everyone(self) -> list[Member]:
+        return [*self.members, *(member for member, _ in self._joiners)]
+
+    def push(self, due: Due) -> None:
+        self._due.append(due)
+
+    def deliver(self, writes: int, deliveries: Counter[bytes]) -> tuple[int, int]:
+        """Make up to `writes` writes of the fan-out under way, or of the next one.
+
+        Gives how many were made, and the bytes that ceased to be due.
+        """
+        started_bytes = 0
+        if not self._receivers:
+            started_bytes = self._start(deliveries)
+        is_events = self.wishes.variant is Variant.EVENTS
+        # An event stream is written each event for itself.
+        count = max(1, writes // len(self._started)) if is_events else writes
+        receivers = self._receivers[self._index : self._index + count]
+        self._index += len(receivers)
+        made = len(receivers) * (len(self._started) if is_events else 1)
+        if self._rest is not None:
+            receivers = [member for member in receivers if member in self._rest]
+            self._rest.difference_update(receivers)
+        if is_events:
+            for member in receivers:
+                member.write_events(self._started, is_global=self.is_global)
+        else:
+            blob = self._blob
+            for member in receivers:
+                member.write(blob)
+        if self._index >= len(self._receivers):
+            self._end()
+        return made, started_bytes
+
+    def _end(self) -> None:
+        """The fan-out under way has reached everybody."""
+        places = (due.place for due in reversed(self._started) if isinstance(due.place, Position))
+        self.place = next(places, self.place)
+        self._receivers, self._index, self._blob, self._started, self._rest = [], 0, b"", [], None
+
+    def _start(self, deliveries: Counter[bytes]) -> int:
+        """Fix the receivers of what is due, or of its first part when it is much."""
+        count = count_within([due.frame for due in self._due], FAN_OUT_BYTES)
+        self._started, self._due = self._due[:count], self._due[count:]
+        self._receivers = list(self.members)
+        frames = [due.frame for due in self._started]
+        started_bytes = sum(map(len, frames))
+        if self.wishes.variant is not Variant.EVENTS:
+            self._blob = frames[0] if count == 1 else b"".join(frames)
+        count_deliveries(deliveries, self._started, len(self._receivers))
+        if self._joiners:
+            self._take_in_joiners(deliveries)
+        return started_bytes
+
+    def _take_in_joiners(self, deliveries: Counter[bytes]) -> None:
+        """Make members of those who joined before the end of what starts, and give them their share."""
+        joiners, count = self._joiners, len(self._started)
+        self._joiners = [(member, since - count) for member, since in joiners if since > count]
+        taken = [(member, since) for member, since in joiners if since <= count]
+        # All are members before the first write: a write may close its member, or another one, and
+        # whoever leaves then must find its place.
+        self.members.update(member for member, _ in taken)
+        for member, since in taken:
+            if since < count:
+                self._write(member, self._started[since:])
+                count_deliveries(deliveries, self._started[since:], 1)
+
+    def _write(self, member: Member, due: Sequence[Due]) -> None:
+        if self.wishes.variant is Variant.EVENTS:
+            member.write_events(due, is_global=self.is_global)
+        else:
+            member.write(b"".join([one.frame for one in due]))
+
+
+def count_within(frames: Sequence[bytes], limit_bytes: int) -> int:
+    """How many of the first frames stay within `limit_bytes` together; at least one."""
+    size = 0
+    for count, frame in enumerate(frames):
+        size += len(frame)
+        if size > limit_bytes and count:
+            return count
+    return len(frames)
+
+
+def count_deliveries(deliveries: Counter[bytes], due: Sequence[Due], receivers: int) -> None:
+    """Add what `receivers` connections are written."""
+    for one in due:
+        if one.type is not None:
+            deliveries[one.type] += receivers
+
+
+def with_ids(due: Sequence[Due], cursor: Cursor, *, is_global: bool) -> tuple[bytes, Cursor]:
+    """Events as one event stream is written them, each with its cursor behind it; and the last one."""
+    parts: list[bytes] = []
+    for frame, _, place in due:
+        parts.append(frame)
+        if place is None:
+            continue
+        if isinstance(place, Cursor):
+            cursor = place
+        else:
+            cursor = Cursor(place, cursor.user) if is_global else Cursor(cursor.everyone, place)
+        parts.append(event_id(cursor))
+    return b"".join(parts), cursor

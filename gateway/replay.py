@@ -1,0 +1,476 @@
+"""What a client missed, from the log, until the present: then it is seated, with no seam.
+
+A replay reads page after page as the socket takes them. What is left at last is read while live
+messages are held for the connection: they follow when the log was read up to where they begin.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from gateway.acks import Acks
+from gateway.admission.refusal import Refusal, spread_ms, unavailable
+from gateway.admission.wishes import Asked
+from gateway.allowance import Allowance
+from gateway.close_codes import CloseCode
+from gateway.cursor import START, Cursor, Position
+from gateway.frames import Variant, frame_control, frame_message, frame_snapshot
+from gateway.group import Due, Member, count_deliveries, with_ids
+from gateway.history import parse_meta, parse_page, read_meta
+from gateway.hub import Audience, Hub, resync_frame
+from gateway.resume import Resync, before_all, end_of, judge
+from gateway.settings import ConnectionSettings
+from gateway.stream import Meta, Stream
+from gateway.wheel import Wheel
+from shared.errors import RedisError, RedisUnavailable
+from shared.keys import Keys
+from shared.link import Command, Reply
+from shared.links import Links
+from shared.logging import get_logger
+from shared.message import Message, parse_message
+from shared.settings import RedisSettings
+from shared.topology import is_primary
+
+FIRST_PAGE_MESSAGES: Final = 16
+PAGE_MESSAGES: Final = 256
+PAGE_BYTES: Final = 128 * 1024
+"""What a page should come to; how many messages that are is told by the page before."""
+
+SEAM_MESSAGES: Final = 256
+"""So far behind the present a connection is seated, and the rest read while live messages are held."""
+
+STALL_SECONDS: Final = 10.0
+"""For a client to take a page."""
+
+POLL_SECONDS: Final = 0.02
+"""Until the first look whether this replica has come as far as the client had; then longer and longer."""
+
+POLL_SECONDS_AT_MOST: Final = 0.3
+SUSPECT_SECONDS: Final = 0.15
+"""A replica that takes so long may have missed something."""
+
+REPLAY_COST: Final = 50
+"""What a replay costs of a user's allowance beside its messages."""
+
+REPLAY_BURST: Final = 20_000
+REPLAY_PER_SECOND: Final = 2_000
+
+log = get_logger("gateway.replay")
+
+
+class Broken(Exception):
+    """What was to be replayed is not there any more: the client has to begin again."""
+
+
+class Replaying(Member, Protocol):
+    """A connection, as far as its replay knows it."""
+
+    def answer(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> None: ...
+    def refuse(self, refusal: Refusal) -> None: ...
+    def say(self, control: Any) -> None: ...
+    def hold(self) -> None: ...
+    def seated(self, at: Cursor) -> None: ...
+    def replayed(self) -> None: ...
+    def write_replayed(self, data: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What Redis says of a stream before a replay."""
+
+    meta: Meta
+    first_seq: int | None
+    """Of the log's first entry."""
+
+
+@dataclass(slots=True)
+class Track:
+    """One of the two streams of a replay, and how far the client has come in it."""
+
+    audience: Audience
+    top: Position
+    """Where the stream stood when Redis was asked."""
+    at: Position
+    resync: Resync | None = None
+    page_messages: int = FIRST_PAGE_MESSAGES
+
+    @property
+    def stream(self) -> Stream:
+        return self.audience.stream
+
+    @property
+    def is_reached(self) -> bool:
+        """This replica's clients have been given what this one has, and more is to come by itself."""
+        return self.stream.is_settled and self.stream.epoch == self.top.epoch and self.stream.seq >= self.at.seq
+
+    def check_line(self) -> None:
+        """Raises Broken when the client has what the stream has not: an epoch ended below it."""
+        stream = self.stream
+        if not stream.is_settled or not _is_within(self.at, Meta(stream.epoch, stream.seq, stream.forks)):
+            raise Broken("an epoch has ended meanwhile")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a log: the messages in it behind seq `after`, and the seq of its last entry."""
+
+    after: int
+    messages: list[Message]
+    last_seq: int
+
+    @property
+    def has_hole(self) -> bool:
+        """Entries are gone, or are no messages of ours."""
+        return len(self.messages) != self.last_seq - self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a client begins, and what it is told of that."""
+
+    tracks: tuple[Track, Track]
+    had_cursor: bool
+    snapshot: list[Message]
+
+    @property
+    def recovered(self) -> bool:
+        """The client goes on where it was."""
+        return self.had_cursor and not any(track.resync for track in self.tracks)
+
+    @property
+    def outcome(self) -> str:
+        """For the count of them."""
+        if any(track.resync for track in self.tracks):
+            return "resync"
+        return "recovered" if self.had_cursor else "fresh"
+
+    @property
+    def missed(self) -> int:
+        """Messages published since."""
+        return sum(max(0, track.top.seq - track.at.seq) for track in self.tracks)
+
+
+def begin(audience: Audience, place: Place, wanted: Position | Resync | None) -> Track:
+    """Where a client begins in a stream: after the position that it wants, when that is good; where
+    the log does, when it is not; at the newest, when it wants none."""
+    top = Position(place.meta.epoch, place.meta.seq)
+    if wanted is None:
+        return Track(audience, top, top)
+    resync = wanted if isinstance(wanted, Resync) else judge(wanted, place.meta, place.first_seq)
+    if resync is None and isinstance(wanted, Position):
+        return Track(audience, top, wanted)
+    return Track(audience, top, before_all(place.meta, place.first_seq), resync)
+
+
+class Replays:
+    """All replays of a replica: at most `max_replays` pages at once, and for each user so many
+    messages a second."""
+
+    def __init__(
+        self, redis: RedisSettings, settings: ConnectionSettings, hub: Hub, links: Links, acks: Acks, wheel: Wheel
+    ) -> None:
+        self.redis = redis
+        self.settings = settings
+        self.hub = hub
+        self.links = links
+        self.acks = acks
+        self.pages = asyncio.Semaphore(settings.max_replays)
+        self.looks = asyncio.Semaphore(settings.max_replays)
+        self.wheel = wheel
+        self.outcomes: Counter[str] = Counter()
+        """How those began that came: recovered, fresh, resync, refused."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._tasks)
+
+    def start(self, connection: Replaying, asked: Asked) -> "Replay":
+        """Replay to `connection`, answer it and seat it. The replay ends by itself, or by `cancel`."""
+        replay = Replay(self, connection, asked)
+        task = replay.task = asyncio.create_task(replay.run())
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, connection))
+        return replay
+
+    def _ended(self, connection: Replaying, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:  # a mistake of ours; its client comes again
+            log.error("a replay failed", error=repr(error))
+            connection.close(CloseCode.UNAVAILABLE)
+
+
+class Replay:
+    """One connection's."""
+
+    def __init__(self, replays: Replays, connection: Replaying, asked: Asked) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.is_seated = False
+        """It is owed live messages, which are held until the replay is over."""
+        self._replays = replays
+        self._hub = replays.hub
+        self._keys: Keys = replays.redis.keys
+        self._connection = connection
+        self._asked = asked
+        self.untaken_bytes = 0
+        """Written, and not taken by the socket yet."""
+        self._cursor = Cursor(START, START)
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def is_writable(self) -> bool:
+        return self._writable.is_set()
+
+    def pause(self) -> None:
+        """The socket takes no more."""
+        self._writable.clear()
+
+    def go_on(self) -> None:
+        self._writable.set()
+
+    def cancel(self) -> None:
+        """The connection is gone. Called from within the replay, too, when it closes its connection."""
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+    async def run(self) -> None:
+        connection = self._connection
+        try:
+            async with asyncio.timeout(self._replays.settings.join_seconds):
+                beginning = await self._prepare()
+        except (RedisError, TimeoutError, ValueError) as error:
+            log.warning("cannot say where a client is to resume", error=str(error) or "no answer in time")
+            self._replays.outcomes["refused"] += 1
+            connection.refuse(unavailable("Redis did not answer in time; connect again.", spread_ms()))
+            return
+        if isinstance(beginning, Refusal):
+            self._replays.outcomes["refused"] += 1
+            connection.refuse(beginning)
+            return
+        self._answer(beginning)
+        try:
+            if connection.audience is not None:  # else it was closed with the answer
+                await self._replay(beginning.tracks)
+        except TimeoutError:
+            connection.close(CloseCode.SLOW_CONSUMER)
+        except (Broken, RedisError, ValueError) as error:
+            log.info("a replay broke off, its client comes again", reason=str(error))
+            is_plain = connection.wishes.variant is Variant.PLAIN
+            if is_plain:
+                connection.close(CloseCode.GAP)
+            else:
+                connection.close(CloseCode.UNAVAILABLE, f"{CloseCode.UNAVAILABLE.reason} retry_after_ms={spread_ms()}")
+
+    # Where it begins
+
+    async def _prepare(self) -> Beginning | Refusal:
+        """Find where the client begins in both streams, and wait until this replica has come as far.
+
+        Raises RedisError, and ValueError for what is not of this service.
+        """
+        audience, resume = self._connection.audience, self._asked.resume
+        assert audience is not None
+        assert resume is not None
+        if not self._may_replay(audience, REPLAY_COST):
+            return too_often()
+        cursor = resume.cursor
+        if resume.from_ack:
+            assert self._asked.device is not None
+            async with self._replays.looks:
+                cursor = await self._replays.acks.read((self._asked.user_id, self._asked.device))
+        beginning = await self._find(audience, cursor)
+        if not self._may_replay(audience, beginning.missed):
+            return too_often()
+        deadline = asyncio.get_running_loop().time() + self._replays.settings.join_seconds / 2
+        while not all([await self._reach(track, deadline) for track in beginning.tracks]):
+            if asyncio.get_running_loop().time() >= deadline:
+                return unavailable("What Redis lost is being published again; connect again.", spread_ms())
+            beginning = await self._find(audience, cursor)  # an epoch has begun since
+        return beginning
+
+    async def _find(self, audience: Audience, cursor: Cursor | Resync | None) -> Beginning:
+        """Where the client begins by what Redis says now."""
+        assert self._asked.resume is not None
+        everyone, snapshot = self._hub.everyone, list[Message]()
+        async with self._replays.looks:
+            if self._asked.resume.snapshot:
+                snapshot, place = await self._read_snapshot(everyone)
+            else:
+                place = await self._look(everyone)
+            user_place = await self._look(audience)
+        parts = cursor if isinstance(cursor, Cursor) else (cursor, cursor)
+        tracks = (begin(everyone, place, parts[0]), begin(audience, user_place, parts[1]))
+        beginning = Beginning(tracks, isinstance(cursor, Cursor), snapshot)
+        if beginning.recovered:
+            snapshot.clear()  # it knows
+        return beginning
+
+    async def _look(self, audience: Audience) -> Place:
+        reply, first = await self._transaction(audience, read_meta(self._keys, audience), self._first(audience))
+        return Place(parse_meta(reply), _first_seq(first))
+
+    async def _read_snapshot(self, everyone: Audience) -> tuple[list[Message], Place]:
+        """The newest message of each type, oldest first, and the place they were read at."""
+        commands: tuple[Command, ...] = (
+            read_meta(self._keys, everyone), self._first(everyone), ("HGETALL", self._keys.last)
+        )  # fmt: skip
+        reply, first, last = await self._transaction(everyone, *commands)
+        newest = sorted((parse_message(message) for message in last.values()), key=lambda message: message.seq)
+        return newest, Place(parse_meta(reply), _first_seq(first))
+
+    def _may_replay(self, audience: Audience, messages: int) -> bool:
+        second = self._replays.wheel.second
+        if audience.replay_allowance is None:
+            audience.replay_allowance = Allowance(burst=REPLAY_BURST, per_second=REPLAY_PER_SECOND, second=second)
+        return audience.replay_allowance.take(messages, second)
+
+    async def _reach(self, track: Track, deadline: float) -> bool:
+        """Wait until this replica's stream has come to where the client is, and nothing is published
+        again that it drops: the client may need it. False when that takes too long, or the stream
+        has come to another epoch than `track` was found in."""
+        stream, loop = track.stream, asyncio.get_running_loop()
+        wait_seconds, is_suspect = POLL_SECONDS, False
+        while not track.is_reached:
+            if loop.time() >= deadline or (is_suspect and stream.is_live and stream.is_settled):
+                return False
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, POLL_SECONDS_AT_MOST)
+            # The client may well be some milliseconds ahead of this replica.
+            if wait_seconds > SUSPECT_SECONDS and not is_suspect and not track.is_reached:
+                self._hub.suspect(track.audience)
+                is_suspect = True
+        return True
+
+    # The answer
+
+    def _answer(self, beginning: Beginning) -> None:
+        connection, (everyone, user) = self._connection, beginning.tracks
+        variant = connection.wishes.variant
+        self._cursor = Cursor(everyone.at, user.at)
+        self._replays.outcomes[beginning.outcome] += 1
+        connection.answer(self._cursor, recovered=beginning.recovered, replayed=beginning.missed)
+        for track in beginning.tracks:
+            if track.resync is None:
+                continue
+            if variant is Variant.PLAIN:
+                connection.close(CloseCode.GAP)
+                return
+            connection.say(resync_frame(is_global=track is everyone, reason=track.resync))
+        starts = everyone.at.seq
+        wanted = [one for one in beginning.snapshot if one.seq <= starts and connection.wishes.want(one)]
+        if wanted:
+            connection.write_replayed(b"".join([frame_snapshot(variant, message) for message in wanted]))
+
+    # What was missed
+
+    async def _replay(self, tracks: Sequence[Track]) -> None:
+        """Raises Broken, RedisError, and TimeoutError for a client that does not take a page in time."""
+        is_last = False
+        while True:
+            # In the last round in the same step of the loop as the seat: up to here the log is read, and
+            # from here on live messages are held.
+            tops = [Position(track.stream.epoch, track.stream.seq) for track in tracks]
+            for track, top in zip(tracks, tops, strict=True):
+                await self._catch_up(track, top)
+            if is_last:
+                break
+            if all(track.stream.seq - track.at.seq <= SEAM_MESSAGES for track in tracks):
+                for track in tracks:
+                    track.check_line()
+                self._connection.hold()
+                self.is_seated = is_last = True
+                self._connection.seated(self._hub.seat(self._connection))
+        self._connection.replayed()
+
+    async def _catch_up(self, track: Track, top: Position) -> None:
+        """Replay one stream up to `top`, where this replica had come."""
+        while track.at.seq < top.seq:
+            async with self._replays.pages:
+                page = await self._read_page(track, top)
+                self._write(track, page)
+            track.at = Position(page.messages[-1].epoch if page.messages else top.epoch, page.last_seq)
+            async with asyncio.timeout(STALL_SECONDS):
+                await self._writable.wait()
+
+    async def _read_page(self, track: Track, top: Position) -> Page:
+        """The next messages. Raises Broken when they are not of the life that the client is in."""
+        after, count = track.at.seq, track.page_messages
+        page_of_log = ("XRANGE", self._keys.log(track.audience.name), f"({after}", f"{top.seq}", "COUNT", count)
+        reply, entries = await self._transaction(track.audience, read_meta(self._keys, track.audience), page_of_log)
+        meta = parse_meta(reply)
+        if not _is_within(track.at, meta) or not _is_within(top, meta):
+            raise Broken("its epoch has ended")
+        messages = parse_page(entries)
+        size = sum(len(message.data) for message in messages) // max(1, len(messages)) + 200
+        track.page_messages = max(4, min(2 * count, PAGE_MESSAGES, PAGE_BYTES // size))
+        return Page(after, messages, int(entries[-1][0].partition(b"-")[0]) if entries else top.seq)
+
+    def _write(self, track: Track, page: Page) -> None:
+        """Raises Broken for a hole, when the client cannot be told of it."""
+        connection, is_global = self._connection, track.audience.name.is_global
+        variant = connection.wishes.variant
+        if page.has_hole:
+            log.error("a hole in a log that a client is replayed", stream=track.audience.name.bucket, after=page.after)
+            if variant is Variant.PLAIN:
+                raise Broken("the log has a hole")
+            resync = resync_frame(is_global=is_global, reason=Resync.GAP)
+            connection.write_replayed(frame_control(variant, resync))
+        due = [
+            Due(
+                frame_message(variant, message, is_global=is_global, label=message.epoch),
+                message.type,
+                Position(message.epoch, message.seq),
+            )
+            for message in page.messages
+            if connection.wishes.want(message)
+        ]
+        if not due:
+            return
+        if variant is Variant.EVENTS:
+            data, self._cursor = with_ids(due, self._cursor, is_global=is_global)
+        else:
+            data = b"".join([one.frame for one in due])
+        connection.write_replayed(data)
+        count_deliveries(self._hub.deliveries, due, 1)
+
+    async def _transaction(self, audience: Audience, *commands: Command) -> list[Reply]:
+        """As gateway.history reads: from a server that was the primary at that moment."""
+        link = await self._replays.links.of(audience.name.bucket)
+        timeout_seconds = self._replays.redis.redis_timeout_seconds
+        *replies, role = await link.transaction((*commands, ("ROLE",)), timeout_seconds=timeout_seconds)
+        if not is_primary(role):
+            link.close()
+            raise RedisUnavailable(f"{link.address} is a replica: only a primary has the last word")
+        return replies
+
+    def _first(self, audience: Audience) -> Command:
+        return ("XRANGE", self._keys.log(audience.name), "-", "+", "COUNT", 1)
+
+
+def _is_within(position: Position, meta: Meta) -> bool:
+    """Whether `position` is a place in the life that `meta` tells of."""
+    end = end_of(position.epoch, meta)
+    return end is not None and position.seq <= end
+
+
+def _first_seq(reply: Reply) -> int | None:
+    return int(reply[0][0].partition(b"-")[0]) if reply else None
+
+
+def too_often() -> Refusal:
+    """This user's clients resume more than one user may."""
+    retry_after_ms = spread_ms()
+    return Refusal(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too_many_replays",
+        "This user's clients had too much replayed lately; connect again, later.",
+        CloseCode.UNAVAILABLE,
+        (("Retry-After", str(max(1, round(retry_after_ms / 1000)))),),
+        retry_after_ms,
+    )

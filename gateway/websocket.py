@@ -1,0 +1,143 @@
+"""One WebSocket: pings, frames that come in, and what a client of notify.v1 says in them."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+from gateway.admission.admit import Admitted
+from gateway.admission.handshake import switching_protocols
+from gateway.admission.refusal import Refusal
+from gateway.close_codes import CloseCode
+from gateway.connection import Connection, Connections
+from gateway.control import Ack, Auth, BadControl, ControlMessage, Filter, cursor_of, parse_control, types_of
+from gateway.cursor import Cursor
+from gateway.frames import PING, PONG_HEADER, Variant, close_frame, frame_control, positions
+from gateway.group import Wishes
+from gateway.inbound import Inbound
+
+_EMPTY_PONG_BYTES: Final = 6
+
+
+class WebSocket(Connection):
+    """A client of `/ws`, plain or of notify.v1."""
+
+    __slots__ = ("_awaits_answer", "_inbound", "_wished", "acknowledges")
+
+    def __init__(self, connections: Connections, transport: asyncio.Transport, admitted: Admitted) -> None:
+        super().__init__(connections, transport, admitted)
+        self._inbound: Inbound | None = None
+        self._awaits_answer = False
+        self._wished: Wishes | None = None
+        asked = admitted.asked
+        self.acknowledges = None if asked.device is None else (asked.user_id, asked.device)
+        """Whose acknowledgements these are: user and device."""
+
+    def _greeting(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> bytes:
+        assert self._handshake is not None
+        answer = switching_protocols(self._handshake)
+        if self.wishes.variant is not Variant.V1:
+            return answer
+        welcome = {
+            "control": "welcome",
+            **positions(starts_at),
+            "heartbeat_ms": 1000 * self._connections.hub.heartbeat_seconds,
+            "recovered": recovered,
+            "replayed": replayed,
+        }
+        return answer + frame_control(Variant.V1, welcome)
+
+    def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
+        return close_frame(code, reason)
+
+    def _look_after(self) -> None:
+        if self._awaits_answer and not self._heard:
+            self.close(CloseCode.PING_TIMEOUT if self._held is None else CloseCode.SLOW_CONSUMER)
+            return
+        settings = self._connections.settings
+        self._awaits_answer = not self._awaits_answer
+        if self._awaits_answer:
+            self._heard = False
+            self.write(PING)
+            self._connections.wheel.set(self, settings.ping_timeout_seconds)
+        else:
+            pause_seconds = settings.ping_interval_seconds - settings.ping_timeout_seconds
+            self._connections.wheel.set(self, max(1, pause_seconds))
+
+    def replayed(self) -> None:
+        super().replayed()
+        wished, self._wished = self._wished, None
+        if wished is not None and not self._is_closing:
+            self._connections.hub.change_wishes(self, wished)
+            self._connections.hub.heartbeat(self)
+
+    # What comes in
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = True
+        if self._inbound is None:
+            # Nearly all that a plain client ever sends is its pong: no parser for that.
+            if len(data) == _EMPTY_PONG_BYTES and data.startswith(PONG_HEADER):
+                return
+            if self.is_joining:
+                self.refuse(_too_early())
+                return
+            settings = self._connections.settings
+            self._inbound = Inbound(
+                max_message_bytes=settings.max_client_message_bytes,
+                frames_per_second=settings.client_frames_per_second,
+            )
+        received = self._inbound.receive(data, self._connections.wheel.second)
+        if self._has_ended():
+            if received.closed:
+                self._transport.close()
+            return
+        if self.wishes.variant is Variant.V1:
+            for text in received.messages:
+                self._hear(text)
+        if self._has_ended():
+            return
+        if received.offence is not None:
+            self.close(received.offence)
+        elif received.closed:
+            self._end(received.answer)
+            self._transport.close()
+        elif received.answer:
+            self.write(received.answer)
+
+    def _hear(self, text: str) -> None:
+        """Do what a client of notify.v1 says, or tell it why not."""
+        try:
+            self._obey(parse_control(text))
+        except BadControl as bad:
+            self.say({"control": "error", "code": bad.code, "message": str(bad)})
+
+    def _obey(self, control: ControlMessage) -> None:
+        """Raises BadControl."""
+        connections = self._connections
+        if isinstance(control, Ack):
+            self._acknowledge(cursor_of(control))
+        elif isinstance(control, Filter):
+            wishes = Wishes(Variant.V1, types_of(control))
+            if self._replay is not None:
+                self._wished = wishes  # answered when what came before it is replayed
+                return
+            connections.hub.change_wishes(self, wishes)
+            connections.hub.heartbeat(self)
+        elif isinstance(control, Auth):
+            raise BadControl("auth_disabled", "This service takes no tokens (AUTH_MODE).")
+        else:
+            self.say({"control": "pong"})
+
+    def _acknowledge(self, cursor: Cursor) -> None:
+        acks, audience = self._connections.acks, self.audience
+        if self.acknowledges is None or acks is None:
+            raise BadControl("no_device", "An ack needs a device; connect with device=<name> in the query.")
+        if audience is not None:
+            acks.take(self.acknowledges, cursor, self._connections.hub.everyone.stream, audience.stream)
+
+    def eof_received(self) -> None:
+        """The client will send nothing more, so it can neither pong nor close: the transport closes."""
+
+
+def _too_early() -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "Wait for the 101 response before sending frames.")

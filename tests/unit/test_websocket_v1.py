@@ -1,0 +1,255 @@
+"""notify.v1 on a scripted socket: what is said to a client, and what it may say."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from clients import Office, controls_and_events, say
+from scripted import CLOSE, ScriptedTransport, server_frames
+
+from gateway.acks import Acks
+from gateway.admission.wishes import Asked
+from gateway.close_codes import CloseCode
+from gateway.cursor import Cursor
+from gateway.frames import Variant
+from shared.links import Links
+from shared.settings import RedisSettings
+
+HOUR = 3_600
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def opened(transport: ScriptedTransport) -> list[Any]:
+    head, _, rest = transport.take().partition(b"\r\n\r\n")
+    assert b"Sec-WebSocket-Protocol: notify.v1" in head
+    return controls_and_events(rest)
+
+
+def told(transport: ScriptedTransport) -> list[Any]:
+    return controls_and_events(transport.take())
+
+
+async def test_the_first_frame_says_where_the_client_begins() -> None:
+    office = Office()
+    office.connect(Asked("bob"))
+    office.publish()
+    office.publish("bob")
+    assert opened(office.connect(Asked("bob"))) == [
+        {
+            "control": "welcome",
+            "global": {"epoch": "a", "seq": 1},
+            "user": {"epoch": "a", "seq": 1},
+            "heartbeat_ms": 15_000,
+            "recovered": False,
+            "replayed": 0,
+        }
+    ]
+
+
+async def test_events_say_what_they_are_and_where_they_stand() -> None:
+    office = Office()
+    transport = office.connect()
+    opened(transport)
+    office.publish("ann", "order_executed", b'{"qty":"1"}')
+    office.publish(None, "regime_change")
+    await turn()
+    assert told(transport) == [
+        {"type": "order_executed", "data": {"qty": "1"}, "id": "risk-events/0/1", "stream": "user", "epoch": "a",
+         "seq": 1, "ts": 7},
+        {"type": "regime_change", "data": {}, "id": "risk-events/0/1", "stream": "global", "epoch": "a",
+         "seq": 1, "ts": 7},
+    ]  # fmt: skip
+
+
+async def test_a_heartbeat_comes_in_its_period_and_tells_the_tops() -> None:
+    office = Office(ping_interval_seconds=60, ping_timeout_seconds=60)
+    transport = office.connect()
+    opened(transport)
+    office.publish("ann")
+    await turn()
+    told(transport)
+    office.tick(15)
+    (heartbeat,) = (frame for frame in told(transport) if frame.get("control") == "heartbeat")
+    assert heartbeat["user"] == {"epoch": "a", "seq": 1}
+    assert heartbeat["global"] == {"epoch": "0", "seq": 0}
+    assert heartbeat["ts"] > 0
+
+
+async def test_a_heartbeat_is_written_after_what_it_speaks_of() -> None:
+    office = Office()
+    transport = office.connect()
+    opened(transport)
+    office.publish("ann")
+    office.publish()
+    say(transport, '{"control":"filter","types":[]}')  # answered with a heartbeat
+    await turn()
+    frames = told(transport)
+    assert [frame.get("control", "event") for frame in frames] == ["event", "event", "heartbeat"]
+
+
+@pytest.mark.parametrize("trouble", ["not subscribed", "compared long ago", "unsettled", "filling"])
+async def test_tops_that_cannot_be_proven_are_left_out(trouble: str) -> None:
+    office = Office(ping_interval_seconds=60, ping_timeout_seconds=60)
+    transport = office.connect()
+    opened(transport)
+    ann = next(audience for audience in office.hub.audiences if not audience.name.is_global)
+    if trouble == "not subscribed":
+        office.hub.is_fed = lambda: False
+    elif trouble == "compared long ago":
+        office.tick(46)
+    elif trouble == "unsettled":
+        ann.stream._carried = {b"risk-events/0": 5}
+    else:
+        ann.stream.begin_fill()
+    transport.take()
+    office.tick(15)
+    heartbeats = [frame for frame in told(transport) if frame.get("control") == "heartbeat"]
+    assert len(heartbeats) == 1
+    assert "user" not in heartbeats[0]
+    assert "global" not in heartbeats[0]
+
+
+async def test_a_filter_divides_what_came_before_from_what_comes_after() -> None:
+    office = Office()
+    transport = office.connect()
+    opened(transport)
+    office.publish("ann", "risk_alert")
+    say(transport, '{"control":"filter","types":["order_executed"]}')
+    office.publish("ann", "risk_alert")
+    office.publish("ann", "order_executed")
+    await turn()
+    assert [(frame.get("control"), frame.get("seq")) for frame in told(transport)] == [
+        (None, 1), ("heartbeat", None), (None, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("hello", "bad_json"),
+        ('{"control":"dance"}', "bad_control"),
+        ('{"control":"filter","types":["gossip"]}', "unknown_type"),
+        ('{"control":"auth","token":"secret"}', "auth_disabled"),
+        ('{"control":"ack","cursor":"0.0.0.0"}', "no_device"),
+        ('{"control":"ack","cursor":"nonsense"}', "bad_cursor"),
+    ],
+)
+async def test_what_is_wrong_is_told_and_the_connection_stays(text: str, code: str) -> None:
+    transport = Office().connect()
+    opened(transport)
+    say(transport, text)
+    (error,) = told(transport)
+    assert (error["control"], error["code"]) == ("error", code)
+    assert "secret" not in error["message"]
+    say(transport, '{"control":"ping"}')
+    assert told(transport) == [{"control": "pong"}]
+
+
+async def test_too_many_of_them_end_it() -> None:
+    transport = Office(client_frames_per_second=2).connect()
+    opened(transport)
+    for _ in range(11):
+        say(transport, '{"control":"ping"}')
+    *_, (opcode, payload) = server_frames(transport.take())
+    assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, CloseCode.TOO_MANY_MESSAGES)
+
+
+async def test_a_plain_client_may_say_what_it_likes() -> None:
+    office = Office()
+    transport = office.connect(variant=Variant.PLAIN)
+    transport.take()
+    say(transport, "hello")
+    say(transport, '{"control":"ping"}')
+    assert transport.take() == b""
+
+
+class Told:
+    """Acks, written down."""
+
+    def __init__(self) -> None:
+        links = Links(RedisSettings(_env_file=None), "unit")
+        self.acks = Acks(RedisSettings(_env_file=None), links)
+
+    @property
+    def said(self) -> dict[tuple[str, str], Cursor]:
+        return {device: said.cursor for device, said in self.acks._said.items()}
+
+
+async def test_an_ack_is_kept_and_only_rises() -> None:
+    kept = Told()
+    office = Office(kept.acks)
+    transport = office.connect(Asked("ann", device="phone"))
+    opened(transport)
+    for _ in range(3):
+        office.publish("ann")
+    await turn()
+    transport.take()
+    for user_seq in (2, 1, 3, 2):
+        say(transport, f'{{"control":"ack","cursor":"0.0.a.{user_seq}"}}')
+    assert told(transport) == []
+    assert kept.said["ann", "phone"].user.seq == 3
+    say(transport, '{"control":"ack","cursor":"0.0.a.4"}')
+    (error,) = told(transport)
+    assert error["code"] == "bad_cursor"
+    say(transport, '{"control":"ack","cursor":"0.0.x.1"}')
+    assert told(transport)[0]["code"] == "bad_cursor"
+    assert kept.said["ann", "phone"].user.seq == 3
+
+
+async def test_a_client_is_told_when_to_be_elsewhere_and_gets_what_it_is_owed_first() -> None:
+    office = Office()
+    transport = office.connect()
+    opened(transport)
+    (connection,) = office.connections.open
+    connection.going_away(3_000)
+    office.publish("ann")
+    connection.close(CloseCode.SERVICE_RESTART)
+    written = transport.take()
+    kinds = [opcode for opcode, _ in server_frames(written)]
+    assert kinds == [1, 1, 8], "going_away, the event that was due, the close frame"
+    assert not office.connections.open
+
+
+async def test_after_its_time_a_client_is_sent_elsewhere() -> None:
+    office = Office(max_connection_seconds=HOUR, ping_interval_seconds=25, ping_timeout_seconds=10)
+    transport = office.connect()
+    opened(transport)
+    for _ in range(HOUR * 9 // 10 - 60):
+        office.tick(1)
+        if office.connections.open:
+            transport.receive(b"\x8a\x80\0\0\0\0")
+    assert office.connections.open
+    for _ in range(HOUR // 10 + 120):
+        office.tick(1)
+        if office.connections.open:
+            transport.receive(b"\x8a\x80\0\0\0\0")
+    assert not office.connections.open
+    assert office.connections.closes == {CloseCode.REBALANCE: 1}
+
+
+@pytest.mark.parametrize("moment", ["it is closed", "its time is over", "it changes its filter"])
+async def test_one_that_is_owed_more_than_it_takes_is_closed_for_that_whatever_else_happens(moment: str) -> None:
+    """And nothing raises: the wheel would end the replica."""
+    office = Office(slow_client_bytes=65_536, max_connection_seconds=1)
+    slow = office.connect()
+    opened(slow)
+    slow.protocol.pause_writing()
+    office.publish(data=b'"%s"' % (b"x" * 60_000))
+    await turn()
+    office.publish(data=b'"%s"' % (b"x" * 60_000))  # owed, and not written yet
+    if moment == "it is closed":
+        slow.protocol.close(CloseCode.SERVICE_RESTART)
+    elif moment == "its time is over":
+        for _ in range(30):
+            if not office.connections.closes:
+                office.wheel.tick()
+    else:
+        say(slow, '{"control":"filter","types":["risk_alert"]}')
+    assert office.connections.closes == {CloseCode.SLOW_CONSUMER: 1}
+    assert [opcode for opcode, _ in server_frames(slow.take())] == [CLOSE]
+    assert not office.hub.everyone.groups
+    await turn()

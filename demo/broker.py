@@ -14,9 +14,9 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from demo.process import Process, Processes
+from relay.routes import DEAD_LETTER_TOPIC
+from shared.message import TYPE_OF_TOPIC
 
-EVENT_TOPICS = ("regime-events", "alert-events", "risk-events", "execution-events")
-DEAD_LETTER_TOPIC = "notification-dead-letters"
 _START_SECONDS = 30.0
 
 
@@ -52,14 +52,14 @@ def main() -> None:
     # The cluster lives in this producer, which sends nothing itself.
     cluster = Producer({"test.mock.num.brokers": 1})
     address = ""
-    for topic in (*EVENT_TOPICS, DEAD_LETTER_TOPIC):
+    for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC):
         metadata = cluster.list_topics(topic, timeout=_START_SECONDS)  # asking for a topic makes it
         (broker,) = metadata.brokers.values()
         address = f"{broker.host}:{broker.port}"
     new = file.with_suffix(".new")
     new.write_text(address)
     os.replace(new, file)
-    print(f"serving {', '.join((*EVENT_TOPICS, DEAD_LETTER_TOPIC))} on {address}", flush=True)
+    print(f"serving {', '.join((*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC))} on {address}", flush=True)
     signal.sigwait(ends)
 
 

@@ -6,12 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-TOPIC_OF_TYPE = {
-    "regime_change": "regime-events",
-    "market_alert": "alert-events",
-    "risk_alert": "risk-events",
-    "order_executed": "execution-events",
-}
+from shared.message import TYPE_OF_TOPIC
+
+TOPIC_OF_TYPE = {type_: topic for topic, type_ in TYPE_OF_TOPIC.items()}
 _PRIORITY_OF_SEVERITY = {"low": 1, "medium": 2, "high": 3, "critical": 4}
 
 

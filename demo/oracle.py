@@ -10,12 +10,10 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from demo.events import TOPIC_OF_TYPE
+from shared.message import TYPE_OF_TOPIC
 
 LOST_AFTER_SECONDS = 10.0
 """An event that a client still has not got then is lost; it is remembered so long again, to see doubles."""
-
-_TYPE_OF_TOPIC = {topic: type_ for type_, topic in TOPIC_OF_TYPE.items()}
 
 
 @dataclass(slots=True)
@@ -103,7 +101,7 @@ class Oracle:
             return
         data = value.replace(b"\r", b" ").replace(b"\n", b" ")
         owed_to = {name for name, client in self._clients.items() if user_id in (None, client.user_id)}
-        self._expected[data] = _Expected((topic, partition), offset, _TYPE_OF_TOPIC[topic], created_at, now, owed_to)
+        self._expected[data] = _Expected((topic, partition), offset, TYPE_OF_TOPIC[topic], created_at, now, owed_to)
         self.counts.events += 1
         # Others' too: a frame for the wrong person is matched like any.
         for name, client in self._clients.items():

@@ -1,6 +1,7 @@
 """Child processes of the demo and of the scenario tests: started, awaited, ended, killed, their output in files."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -79,6 +80,14 @@ class Process:
         if code is not None:
             self._owner.ended(self._popen.pid)
         return code
+
+    def reap(self) -> None:
+        """Take the exit code of one that was killed; blocks for as long as the kernel takes for that."""
+        self.expected_to_run = False
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout=5.0)
+        _ = self.returncode
 
     @property
     def is_running(self) -> bool:
@@ -243,8 +252,7 @@ class Processes:
             self._guard.stdin.close()
         self._guard.wait(timeout=10.0)
         for process in self.all:
-            process.expected_to_run = False
-            _ = process.returncode  # reaped
+            process.reap()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def started(self, pid: int) -> None:

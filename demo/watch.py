@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 
-from demo.broker import EVENT_TOPICS
 from demo.oracle import Oracle
+from shared.message import TYPE_OF_TOPIC
 
 _CONNECT_SECONDS = 10.0
 _POLL_MS = 200
@@ -29,7 +29,7 @@ async def watching(
     Gives a task that runs until the block is left and raises WatchFailed, or aiokafka's error,
     when something can no longer be watched. Everything that is sent once the block runs is seen.
     """
-    consumer = AIOKafkaConsumer(*EVENT_TOPICS, bootstrap_servers=brokers, group_id=None, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(*TYPE_OF_TOPIC, bootstrap_servers=brokers, group_id=None, enable_auto_commit=False)
     timeout = aiohttp.ClientTimeout(total=_CONNECT_SECONDS)
     async with contextlib.AsyncExitStack() as stack:
         await consumer.start()
@@ -79,8 +79,8 @@ async def _frames(oracle: Oracle, name: str, ws: aiohttp.ClientWebSocketResponse
 async def _read_from_end(consumer: AIOKafkaConsumer) -> None:
     # Left to itself the consumer looks for the ends when it first fetches, which is too late.
     partitions = consumer.assignment()
-    if len({partition.topic for partition in partitions}) != len(EVENT_TOPICS):
-        raise WatchFailed(f"not all of {', '.join(EVENT_TOPICS)} are there, only {sorted(partitions)}")
+    if len({partition.topic for partition in partitions}) != len(TYPE_OF_TOPIC):
+        raise WatchFailed(f"not all of {', '.join(TYPE_OF_TOPIC)} are there, only {sorted(partitions)}")
     for partition, end in (await consumer.end_offsets(partitions)).items():
         consumer.seek(partition, end)
 

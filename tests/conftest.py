@@ -50,8 +50,34 @@ def apache_kafka() -> Iterator[Process | None]:
 
 
 @pytest.fixture
+async def own_broker(request: pytest.FixtureRequest) -> AsyncIterator[Process]:
+    """An Apache Kafka that this test may do anything to; use it with `own_broker_stage`."""
+    if chosen_kind() == "embedded":
+        pytest.skip("needs Apache Kafka: SCENARIO_STACK=real")
+    processes = Processes()
+    try:
+        kafka = await start_apache_kafka(processes)
+        yield kafka
+        await kafka.terminate()
+    finally:
+        processes.close()
+
+
+@pytest.fixture
+async def own_broker_stage(request: pytest.FixtureRequest, own_broker: Process) -> AsyncIterator[Stage]:
+    """A scenario's own system, its broker included."""
+    async for stage in _stage(request, own_broker):
+        yield stage
+
+
+@pytest.fixture
 async def stage(request: pytest.FixtureRequest, apache_kafka: Process | None) -> AsyncIterator[Stage]:
     """A scenario's own system; it fails the test when a process printed a traceback."""
+    async for stage in _stage(request, apache_kafka):
+        yield stage
+
+
+async def _stage(request: pytest.FixtureRequest, apache_kafka: Process | None) -> AsyncIterator[Stage]:
     stage = await Stage.open(chosen_kind(), apache_kafka)
     try:
         yield stage
@@ -70,7 +96,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Put the end of every process's log under a failure."""
     report = yield
     if report.failed:
-        stage = getattr(item, "funcargs", {}).get("stage")
+        arguments = getattr(item, "funcargs", {})
+        stage = arguments.get("stage") or arguments.get("own_broker_stage")
         logs = item.stash.get(_LOGS, None) or (stage.logs() if isinstance(stage, Stage) else {})
         for name, log in logs.items():
             report.sections.append((f"log of {name}", "\n".join(log.splitlines()[-_LOG_LINES:])))

@@ -17,6 +17,8 @@ import websocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from harness.oracle import Oracle
+
 _OPEN_SECONDS = 15.0
 _NODE_SCRIPT = Path(__file__).with_name("ws_client.mjs")
 _NODE_MODULES = Path(__file__).resolve().parents[2] / ".cache" / "node" / "node_modules"
@@ -53,6 +55,10 @@ class Client(ABC):
     def is_connected(self) -> bool:
         return self.close_code is None
 
+    def check(self, oracle: Oracle, *, complete: bool = True) -> None:
+        """Prove that it got what it had to: see Oracle.check."""
+        oracle.check(str(self), self.user, self.frames, since=self.since, complete=complete)
+
     def __str__(self) -> str:
         return f"{self.user}'s {self.library} on {self.replica}"
 
@@ -83,7 +89,7 @@ class AiohttpClient(Client):
     async def close(self) -> None:
         if hasattr(self, "_reader"):
             await self._socket.close()
-            await _finish(self._reader)
+            await finish(self._reader)
         if hasattr(self, "_session"):
             await self._session.close()
 
@@ -109,7 +115,7 @@ class WebsocketsClient(Client):
     async def close(self) -> None:
         if hasattr(self, "_reader"):
             await self._socket.close()
-            await _finish(self._reader)
+            await finish(self._reader)
 
 
 class ThreadClient(Client):
@@ -197,12 +203,13 @@ class NodeClient(Client):
         if hasattr(self, "_reader"):
             assert self._process.stdin is not None
             self._process.stdin.close()  # it ends with its input, also when this process is killed
-            await _finish(self._reader)
+            await finish(self._reader)
             async with asyncio.timeout(5):
                 await self._process.wait()
 
 
-async def _finish(task: asyncio.Task[None]) -> None:
+async def finish(task: asyncio.Task[None]) -> None:
+    """Wait for a client's reader; cancel it when it does not end. Raises what it raised."""
     done, _ = await asyncio.wait([task], timeout=5)
     if not done:
         task.cancel()

@@ -23,6 +23,7 @@ class Event:
     """An acknowledged record that clients must get. `user` is None for everyone.
 
     `data` is what a client must find in its frame: the record's value with CR and LF as spaces.
+    `generation` is how often the topic was made: its offsets begin anew with each.
     """
 
     topic: str
@@ -30,6 +31,12 @@ class Event:
     offset: int
     user: str | None
     data: bytes
+    generation: int = 1
+
+    @property
+    def source(self) -> tuple[str, int, int]:
+        """Within it offsets rise."""
+        return self.topic, self.generation, self.partition
 
     @property
     def type(self) -> str:
@@ -87,8 +94,8 @@ class Oracle:
             seen[event] = number
             got.append(event)
         must = set(self.owed(user, since))
-        for (topic, partition), due in self._partitions(user).items():
-            arrived = [event for event in got if (event.topic, event.partition) == (topic, partition)]
+        for source, due in self._sources(user).items():
+            arrived = [event for event in got if event.source == source]
             self._check_partition(who, due, arrived, must, complete)
 
     def _check_partition(
@@ -109,11 +116,11 @@ class Oracle:
                 hint = f"then came offset {later.offset}" if later else "and nothing after it in its partition"
                 raise AssertionError(f"{who}: lost {event} ({hint}; {len(arrived)} of {len(due)} arrived)")
 
-    def _partitions(self, user: str) -> dict[tuple[str, int], list[Event]]:
-        partitions: dict[tuple[str, int], list[Event]] = {}
+    def _sources(self, user: str) -> dict[tuple[str, int, int], list[Event]]:
+        sources: dict[tuple[str, int, int], list[Event]] = {}
         for event in sorted(self.owed(user), key=lambda event: event.offset):
-            partitions.setdefault((event.topic, event.partition), []).append(event)
-        return partitions
+            sources.setdefault(event.source, []).append(event)
+        return sources
 
     def _event_of(self, frame: bytes) -> Event | None:
         match = PLAIN_FRAME.fullmatch(frame)

@@ -11,6 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaError, Message, Producer
 
 from harness.oracle import BROADCAST_TOPICS, TARGETED_TOPICS, TYPE_OF_TOPIC, Event, Oracle, as_delivered
+from harness.waiting import eventually
 
 ALL_TOPICS = (*BROADCAST_TOPICS, *TARGETED_TOPICS)
 Headers = Sequence[tuple[str, bytes | None]]
@@ -39,24 +40,18 @@ class EventProducer:
     """An acks=all producer for the four topics; every acknowledged event goes to the oracle.
 
     Targeted events are keyed by user, broadcasts go round the partitions. `partitions` is how many
-    each topic has.
+    each topic has at first.
     """
 
     def __init__(self, bootstrap: str, oracle: Oracle, partitions: int) -> None:
         self.oracle = oracle
-        self.partitions = partitions
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "acks": "all",
-                "enable.idempotence": True,
-                "linger.ms": 0,
-                "log_level": 0,
-                # librdkafka's default hash is not the JVM's; which partition matters to nobody here.
-                "partitioner": "murmur2_random",
-            }
-        )
+        self.partitions = dict.fromkeys(ALL_TOPICS, partitions)
+        self.generations: dict[str, int] = {}
+        """How often a topic was made, where that is not once: see `topic_was_made_anew`."""
+        self._bootstrap = bootstrap
+        self._producer = self._connected()
         self._numbers = itertools.count(1)
+        self._under_way: set[asyncio.Event] = set()
         self._random = random.Random(5)
 
     def fields(self, type_: str, user: str | None) -> dict[str, Any]:
@@ -110,7 +105,7 @@ class EventProducer:
         whoever got these got what was before them in their partitions, or never will."""
         batch: list[Publication] = []
         for topic in BROADCAST_TOPICS:
-            for partition in range(self.partitions):
+            for partition in range(self.partitions[topic]):
                 batch.append((topic, json.dumps(self.fields(TYPE_OF_TOPIC[topic], None)).encode(), None, partition))
         for topic in TARGETED_TOPICS:
             for user in users:
@@ -119,16 +114,33 @@ class EventProducer:
 
     async def publish_all(self, batch: Sequence[Publication]) -> list[Event]:
         """Publish all and wait until all were acknowledged."""
+        done = asyncio.Event()
+        self._under_way.add(done)
+        try:
+            return await self._publish_all(batch)
+        finally:
+            self._under_way.discard(done)
+            done.set()
+
+    async def settled(self) -> int:
+        """Wait until the oracle knows everything that was under way; gives how many events it knows.
+        Whatever it learns after those was published after this was called."""
+        for done in list(self._under_way):
+            await done.wait()
+        return len(self.oracle.events)
+
+    async def _publish_all(self, batch: Sequence[Publication]) -> list[Event]:
         records = []
         for topic, value, user, partition in batch:
             if user is None and partition < 0:
-                partition = self._random.randrange(self.partitions)
+                partition = self._random.randrange(self.partitions[topic])
             key = None if user is None else user.encode()
             records.append(Record(topic, value, key, partition=partition))
         await self.send(records)
         events = []
         for record, (topic, value, user, _) in zip(records, batch, strict=True):
-            event = Event(topic, record.partition, record.offset, user, as_delivered(value))
+            generation = self.generations.get(topic, 1)
+            event = Event(topic, record.partition, record.offset, user, as_delivered(value), generation)
             self.oracle.add(event)
             events.append(event)
         return events
@@ -151,6 +163,36 @@ class EventProducer:
                 await asyncio.sleep(0.002)
         for record in records:
             assert record.error is None, f"the broker did not take a record for {record.topic}: {record.error}"
+
+    async def partitions_were_added(self, topics: Sequence[str], partitions: int) -> None:
+        """Each of `topics` has so many now: wait until the producer knows, and use them."""
+
+        async def is_known() -> bool:
+            found = (await asyncio.to_thread(self._producer.list_topics, timeout=10)).topics
+            return all(len(found[topic].partitions) == partitions for topic in topics)
+
+        await eventually(is_known, f"{partitions} partitions of {', '.join(topics)}")
+        self.partitions |= dict.fromkeys(topics, partitions)
+
+    def topic_was_made_anew(self, topic: str) -> None:
+        """What is published to it from now on has offsets from 0 again."""
+        self.generations[topic] = self.generations.get(topic, 1) + 1
+        self.close()
+        self._producer = self._connected()  # the one before numbers its batches for the topic that was
+
+    def _connected(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                "log_level": 0,
+                "topic.metadata.refresh.interval.ms": 1000,
+                # librdkafka's default hash is not the JVM's; which partition matters to nobody here.
+                "partitioner": "murmur2_random",
+            }
+        )
 
     def close(self) -> None:
         self._producer.purge()

@@ -42,6 +42,12 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
+    async def __aenter__(self) -> "Proxy":
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
     @property
     def open_connections(self) -> int:
         return len(self._connections)

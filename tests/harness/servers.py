@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 from typing import Literal
 
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from redis import Redis
 from redis.exceptions import RedisError
@@ -20,6 +21,8 @@ from demo.ports import free_port
 from demo.process import ROOT, Process, Processes
 from demo.valkey import add_valkey
 from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC
+from harness.waiting import eventually
+from shared.keys import Keys
 
 PARTITIONS = 4  # the mock cluster knows no other number
 _KAFKA_JARS = ROOT / ".cache" / "kafka" / "libs"
@@ -38,11 +41,16 @@ def chosen_kind() -> Kind:
 
 def add_redis(processes: Processes, kind: Kind) -> Process:
     """A Redis to be started; it keeps nothing, but loads a snapshot that lies in its folder."""
+    return add_valkey(processes, name="redis", binary=binary_of(kind))
+
+
+def binary_of(kind: Kind) -> str | None:
+    """The server of Redis' protocol to start: None for the one that `add_valkey` finds."""
     if kind == "embedded":
-        return add_valkey(processes, name="redis")
+        return None
     binary = shutil.which("redis-server")
     assert binary is not None, "SCENARIO_STACK=real needs redis-server (Debian: apt-get install redis-server)"
-    return add_valkey(processes, name="redis", binary=binary)
+    return binary
 
 
 def add_apache_kafka(processes: Processes) -> Process:
@@ -99,7 +107,22 @@ async def start_apache_kafka(processes: Processes) -> Process:
     topics = [NewTopic(topic, PARTITIONS, 1) for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC)]
     for future in admin.create_topics(topics, operation_timeout=30).values():
         future.result(30)
+    await eventually(lambda: _are_led(kafka), "a leader of every partition that knows of it")
     return kafka
+
+
+def _are_led(kafka: Process) -> bool:
+    """For a moment after a topic was made its leader answers that it is not."""
+    consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{kafka.port}", "group.id": "look", "log_level": 0})
+    try:
+        for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC):
+            for number in range(PARTITIONS):
+                consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
+    except KafkaException:
+        return False
+    finally:
+        consumer.close()
+    return True
 
 
 class RedisControl:
@@ -140,6 +163,12 @@ class RedisControl:
         """Let the next start load what `save_snapshot` kept."""
         shutil.copy(self.folder / "kept.rdb", self.folder / "dump.rdb")
 
+    def leave_memory(self, more_bytes: int | None) -> None:
+        """Let it take so much more memory, and then refuse writes; None ends that."""
+        with self._client() as redis:
+            limit = 0 if more_bytes is None else int(redis.info("memory")["used_memory"]) + more_bytes
+            redis.config_set("maxmemory", limit)
+
     def answers(self) -> bool:
         try:
             with self._client() as redis:
@@ -149,11 +178,28 @@ class RedisControl:
 
     def logs(self, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
         """Every stream's log under `prefix`, oldest first: seq, partition, offset."""
+        return logs_on(self._server, prefix)
+
+    def acks(self, prefix: str, user: str) -> dict[str, str]:
+        """What each of a user's devices acknowledged last: its cursor."""
+        keys = Keys(prefix)
         with self._client() as redis:
-            return {
-                key.decode(): [_place(entry, fields[b"m"]) for entry, fields in redis.xrange(key)]
-                for key in redis.scan_iter(match=f"{prefix}:*:log:*")
-            }
+            stored = redis.hgetall(keys.ack(keys.user_stream(user)))
+        return {device.decode(): value.decode().partition(" ")[0] for device, value in stored.items()}
+
+    def witnesses(self, prefix: str) -> set[str]:
+        """Partitions of which the relay remembers a record."""
+        with self._client() as redis:
+            return {name.decode() for name in redis.hkeys(f"{prefix}:{{g}}:witnesses")}
+
+
+def logs_on(server: Process, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
+    """The logs under `prefix` that one server has: see RedisControl.logs."""
+    with Redis(port=server.port, socket_timeout=_CALL_SECONDS) as redis:
+        return {
+            key.decode(): [_place(entry, fields[b"m"]) for entry, fields in redis.xrange(key)]
+            for key in redis.scan_iter(match=f"{prefix}:*:log:*")
+        }
 
 
 def _place(entry: bytes, message: bytes) -> tuple[int, str, int]:

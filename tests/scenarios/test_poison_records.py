@@ -1,6 +1,8 @@
 """Records that are no events: none stops the relay, none is lost."""
 
 from harness.dead_letters import DeadLetters
+from harness.malformed import send_malformed
+from harness.oracle import Event
 from harness.producer import Headers, Record
 from harness.stage import Stage
 
@@ -87,3 +89,30 @@ async def test_poison_at_the_head_of_every_partition_survives_a_restart(stage: S
     finally:
         dead_letters.close()
     assert {letter.key for letter in got} == {record.key for record in sent}  # twice is allowed, never not at all
+
+
+async def test_a_batch_that_cannot_be_decoded_is_passed_by_name_and_reading_goes_on_behind_it(stage: Stage) -> None:
+    relay, (gateway,) = await stage.start_relay_and_replicas(1)
+    await stage.crowd(stage.users, [gateway])
+    dead_letters = DeadLetters(stage.bootstrap)
+    try:
+        await stage.producer.publish("alert-events", partition=1)
+        # aiokafka decodes a batch from its beginning: of four records the first reaches clients.
+        before = await stage.producer.publish("alert-events", partition=1)
+        values = [b'{"message":"malformed %d"}' % number for number in range(4)]
+        first = await send_malformed(stage.bootstrap, "alert-events", 1, values, malformed=1)
+        assert first == before.offset + 1
+        stage.oracle.add(Event("alert-events", 1, first, None, values[0]))
+        await stage.producer.publish_mixed(stage.users, 40)
+        await stage.exact()
+        again = await send_malformed(stage.bootstrap, "alert-events", 1, values[1:], malformed=0)
+        await stage.exact()
+        got = await dead_letters.wait_for(6)
+    finally:
+        dead_letters.close()
+    assert relay.is_running
+    lost = [*range(first + 1, first + 4), *range(again, again + 3)]
+    headers = [dict(letter.headers) for letter in got]
+    assert sorted({int(header["dlq-offset"] or b"") for header in headers}) == lost
+    assert {header["dlq-reason"] for header in headers} == {b"undecodable"}
+    assert {letter.value for letter in got} == {b""}

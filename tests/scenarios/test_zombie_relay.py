@@ -6,7 +6,7 @@ import signal
 import pytest
 from harness.oracle import TYPE_OF_TOPIC
 from harness.servers import PARTITIONS
-from harness.stage import Stage
+from harness.stage import GROUP_SECONDS, Stage
 from harness.waiting import eventually
 
 from demo.process import Process
@@ -21,13 +21,9 @@ async def assigned(stage: Stage, relay: Process) -> int:
     return int(float(match[1])) if match else 0
 
 
-# The mock cluster fails a follower's SyncGroup that comes after its leader's (Apache Kafka answers
-# it): the group may need several rounds of seconds each to form.
-GROUP_SECONDS = 90
-
-
 @pytest.mark.timeout(400)
 async def test_a_frozen_relay_that_thaws_doubles_and_reorders_nothing(stage: Stage) -> None:
+    stage.needs_groups_of_several()
     first, second, gateway = stage.add_relay("relay-1"), stage.add_relay("relay-2"), stage.add_gateway()
     await stage.start(first, gateway)
     await stage.crowd(stage.users, [gateway])

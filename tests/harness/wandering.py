@@ -1,0 +1,61 @@
+"""Clients that drop and resume all the time, each on any replica."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import aiohttp
+from websockets.exceptions import InvalidMessage
+
+from demo.process import Process
+from harness.v1 import EventSourceClient, V1Client
+
+COME_AGAIN = {1006, 1012, 4003, 4004, 4005}
+"""Ends after which a client connects again. 1006: the process died, or is not there."""
+
+
+async def come_again(
+    client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random, seconds: float = 60.0
+) -> None:
+    """Resume on any of the replicas; while one cannot take it, on another."""
+    async with asyncio.timeout(seconds):
+        while True:
+            replica = chance.choice(replicas)
+            with contextlib.suppress(OSError, InvalidMessage, aiohttp.ClientError):  # it is not there, or just died
+                await client.resume(replica.port, replica.name)
+                if client.is_connected:
+                    return
+                assert client.close_code in COME_AGAIN, f"{client}: {client.close_code} {client.close_reason}"
+            await asyncio.sleep(chance.uniform(0.05, 0.3))
+
+
+@contextlib.asynccontextmanager
+async def wandering(
+    clients: Sequence[V1Client | EventSourceClient],
+    replicas: Sequence[Process],
+    *,
+    every_seconds: float = 0.4,
+    away_seconds: float = 0.1,
+) -> AsyncIterator[None]:
+    """While the block runs, each client drops about so often and comes again after about
+    `away_seconds`; afterwards all are connected."""
+    over = asyncio.Event()
+
+    async def wander(client: V1Client | EventSourceClient, chance: random.Random) -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), chance.uniform(0.2, 1.8) * every_seconds)
+            await client.drop()
+            await asyncio.sleep(chance.uniform(0, 2) * away_seconds)
+            await come_again(client, replicas, chance)
+
+    tasks = [asyncio.create_task(wander(client, random.Random(number))) for number, client in enumerate(clients)]
+    try:
+        yield
+        over.set()
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

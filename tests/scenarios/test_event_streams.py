@@ -1,0 +1,142 @@
+"""Server-Sent Events through nginx as deploy/nginx.conf sets it up, and pages that embed a cursor."""
+
+import re
+import shutil
+
+import aiohttp
+import pytest
+from harness.stage import Stage
+from harness.v1 import EventSourceClient
+from harness.waiting import eventually
+
+from demo.ports import free_port
+from demo.process import ROOT, Process
+from demo.stack import answers_ok, http_url
+
+
+@pytest.fixture(scope="module")
+def binary() -> str:
+    """nginx, if it is installed."""
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    return found or pytest.skip("needs nginx")
+
+
+async def started_nginx(stage: Stage, binary: str, replicas: list[Process], *, buffering: bool) -> Process:
+    """nginx with the project's own configuration before two replicas. With `buffering` it is not told
+    to pass on at once what it gets, but by the answer's header."""
+    port, folder = free_port(), stage.processes.folder / "nginx"
+    folder.mkdir()
+    text = (ROOT / "deploy" / "nginx.conf").read_text()
+    servers = "".join(f"server 127.0.0.1:{replica.port} max_fails=1 fail_timeout=5s;" for replica in replicas)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    for pattern, instead in (
+        (r"listen 8080;", f"listen 127.0.0.1:{port};"),
+        (r"http://gateway:8000", "http://gateways"),
+        (r"http \{", f"http {{ {paths} upstream gateways {{ {servers} }}"),
+        (r"pid /tmp/nginx.pid;", f"pid {folder}/pid;"),
+        (r"worker_rlimit_nofile \d+;", ""),
+        (r"worker_connections \d+;", "worker_connections 200;"),
+        *([(r"proxy_buffering off;", "proxy_buffering on;")] if buffering else []),
+    ):
+        text, count = re.subn(pattern, instead, text)
+        assert count == 1, pattern
+    (folder / "nginx.conf").write_text(text)
+    nginx = stage.processes.add(
+        "nginx",
+        [binary, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"],
+        ports={"http": port},
+        ready=lambda: answers_ok(f"http://127.0.0.1:{port}/livez"),
+    )
+    return await nginx.start().wait_until_ready()
+
+
+@pytest.mark.parametrize("buffering", [False, True], ids=["as deployed", "by the header alone"])
+async def test_through_nginx_events_come_at_once_and_a_lost_replica_costs_none(
+    binary: str, stage: Stage, buffering: bool
+) -> None:
+    relay = stage.add_relay()
+    replicas = [stage.add_gateway(f"gateway-{number}", env={"HEARTBEAT_SECONDS": "1"}) for number in (1, 2)]
+    await stage.start(relay, *replicas)
+    nginx = await started_nginx(stage, binary, replicas, buffering=buffering)
+    browsers = [await stage.connect_events(user, nginx) for user in (*stage.users, *stage.users)]
+    device = await stage.connect_v1(stage.users[0], nginx)
+    for browser in browsers:
+        assert browser.headers["content-type"].startswith("text/event-stream")
+        assert browser.headers["cache-control"] == "no-store"
+    # One event is little: nothing after it pushes it through a buffer.
+    await stage.producer.publish("regime-events")
+    await stage.everything_arrived(seconds=10)
+    async with stage.load(stage.users) as load:
+        await load.more(100)
+        await replicas[0].kill()
+        gone = [browser for browser in browsers if not browser.is_connected]
+        await eventually(lambda: any(not browser.is_connected for browser in browsers), "some to lose their replica")
+        await load.more(50)
+        for client in (*browsers, device):
+            if not client.is_connected:
+                gone.append(client)  # type: ignore[arg-type]
+                await client.resume(nginx.port, nginx.name)
+        assert gone
+        await load.more(50)
+    await stage.exact()
+    assert not any(browser.controls for browser in browsers)
+    await eventually(lambda: all(browser.stream.comments for browser in browsers), "heartbeats to come through")
+
+
+async def test_a_browser_resumes_with_its_last_id_on_another_replica(stage: Stage) -> None:
+    _, replicas = await stage.start_relay_and_replicas(2)
+    browsers = [await stage.connect_events(user, replicas[0]) for user in stage.users]
+    async with stage.load(stage.users) as load:
+        for number in range(1, 7):
+            await load.more(30)
+            for browser in browsers:
+                await browser.drop()
+            await load.more(20)
+            for browser in browsers:
+                await browser.resume(replicas[number % 2].port, replicas[number % 2].name)
+                assert browser.headers["x-accel-buffering"] == "no"
+                assert browser.stream.last_event_id
+    await stage.exact()
+    assert not any(browser.controls for browser in browsers)
+
+
+async def test_a_browser_that_got_no_event_yet_has_an_id_to_resume_with(stage: Stage) -> None:
+    # Nor need it wait for a heartbeat, which has one, too.
+    relay = stage.add_relay()
+    replicas = [stage.add_gateway(f"gateway-{number}", env={"HEARTBEAT_SECONDS": "60"}) for number in (1, 2)]
+    await stage.start(relay, *replicas)
+    browser = await stage.connect_events(stage.users[0], replicas[0])
+    await eventually(lambda: browser.stream.retry_ms is not None, "the stream to begin")
+    await eventually(lambda: bool(browser.stream.last_event_id), "an id", seconds=2)
+    await browser.drop()
+    await stage.producer.publish_mixed(stage.users, 20)
+    await browser.resume(replicas[1].port, replicas[1].name)
+    await stage.exact()
+
+
+async def test_a_page_that_embeds_its_position_misses_nothing_until_it_connects(stage: Stage) -> None:
+    _, replicas = await stage.start_relay_and_replicas(2)
+    ann = stage.users[0]
+    newcomer = "new-" + ann  # whose stream has no message yet
+    async with stage.load([ann], per_second=300) as load:
+        for number in range(5):
+            for user in (ann, newcomer):
+                url = http_url(replicas[number % 2], f"/position?user_id={user}")
+                async with aiohttp.ClientSession() as session, session.get(url) as response:
+                    assert response.status == 200
+                    assert response.headers["cache-control"] == "no-store"
+                    cursor = (await response.json())["cursor"]
+                known = await stage.producer.settled()
+                await load.more(30)
+                if user == newcomer and number == 2:
+                    await stage.producer.publish("execution-events", newcomer)
+                other = replicas[(number + 1) % 2]
+                page = await stage.connect_v1(user, other, cursor=cursor)
+                assert page.welcome["recovered"]
+                assert "{}.{}.{}.{}".format(*page.welcome["global"].values(), *page.welcome["user"].values()) == cursor
+                browser = await stage.connect_events(user, other, cursor=cursor)
+                page.since = browser.since = known
+        await load.more(30)
+    await stage.exact()
+    assert not any(client.controls for client in stage.clients if isinstance(client, EventSourceClient))

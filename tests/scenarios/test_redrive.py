@@ -1,0 +1,166 @@
+"""Dead letters are put back once what was wrong has been mended; interrupted, it goes on where it was."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from harness.dead_letters import DeadLetters
+from harness.oracle import Event
+from harness.producer import Record
+from harness.servers import PARTITIONS
+from harness.stage import Stage
+from harness.waiting import eventually
+
+from demo.process import Process
+
+
+class Topic:
+    """Looks at a topic from outside, from where it ended when this was made."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        options = {"bootstrap.servers": bootstrap, "group.id": "look", "enable.auto.commit": False, "log_level": 0}
+        self._consumer = Consumer(options)
+        self._partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+        self._began = self.ends()
+
+    def ends(self) -> list[int]:
+        return [self._consumer.get_watermark_offsets(partition, timeout=10)[1] for partition in self._partitions]
+
+    @property
+    def more(self) -> int:
+        """How many records came since."""
+        return sum(self.ends()) - sum(self._began)
+
+    def values(self) -> Counter[bytes]:
+        """The values of the records that came since."""
+        starts = [TopicPartition(p.topic, p.partition, at) for p, at in zip(self._partitions, self._began, strict=True)]
+        self._consumer.assign(starts)
+        count = self.more
+        found: Counter[bytes] = Counter()
+        while found.total() < count:
+            message = self._consumer.poll(10)
+            assert message is not None, f"{found.total()} of {count} records came"
+            assert message.error() is None, message.error()
+            found[message.value() or b""] += 1
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@pytest.fixture
+def risk_events(stage: Stage) -> Iterator[Topic]:
+    topic = Topic(stage.bootstrap, "risk-events")
+    yield topic
+    topic.close()
+
+
+async def ended(redrive: Process, seconds: float = 30.0) -> int:
+    return await redrive.wait(seconds)
+
+
+async def rejected(stage: Stage, records: list[Record]) -> None:
+    """Have a relay reject `records`, and end it."""
+    await stage.older_letters_are_not_ours()
+    letters = DeadLetters(stage.bootstrap)
+    relay = stage.add_relay("rejecting", env={"MAX_EVENT_BYTES": "500"})
+    try:
+        await stage.start(relay)
+        await stage.producer.send(records)
+        await letters.wait_for(len(records))
+    finally:
+        letters.close()
+    assert await relay.terminate() == 0
+
+
+async def test_a_record_that_was_too_large_reaches_clients_once_when_the_limit_was_raised(stage: Stage) -> None:
+    user = stage.users[0]
+    value = b'{"user_id":"%s","pad":"%s"}' % (user.encode(), b"x" * 600)
+    record = Record("risk-events", value, user.encode(), [("trace", b"7")])
+    await rejected(stage, [record])
+    relay, gateway = stage.add_relay(), stage.add_gateway()
+    await stage.start(relay, gateway)
+    await stage.crowd(stage.users, [gateway])
+
+    look = stage.add_redrive("look", "--dry-run").start()
+    assert await ended(look) == 0
+    assert "risk-events  too_large            1" in look.log()
+    redrive = stage.add_redrive("redrive", "--reason", "too_large").start()
+    assert await ended(redrive) == 0
+    # At the end of the partition that it was in, and nobody else publishes.
+    stage.oracle.add(Event("risk-events", record.partition, record.offset + 1, user, value))
+    await stage.exact()
+
+    again = stage.add_redrive("again").start()
+    assert await ended(again) == 0
+    assert "nothing to put back" in again.log()
+    await stage.exact()
+
+
+async def test_killed_again_and_again_it_puts_every_letter_back_and_few_twice(stage: Stage, risk_events: Topic) -> None:
+    bad = [Record("risk-events", b"not json %d" % number, b"k%d" % (number % 9)) for number in range(3000)]
+    await rejected(stage, bad)
+    had = risk_events.more
+    assert had == len(bad)
+    kills = 0
+    for number in range(20):
+        redrive = stage.add_redrive(f"redrive-{number}").start()
+        before = risk_events.more
+        goal = before + 150 * (number + 1)
+        await eventually(lambda redrive=redrive, goal=goal: risk_events.more >= goal or not redrive.is_running, "more")
+        if not redrive.is_running:
+            break
+        await redrive.kill()
+        kills += 1
+    assert await ended(redrive) == 0
+    values = risk_events.values()
+    assert set(values) == {record.value for record in bad}
+    assert min(values.values()) == 2, "a letter was lost"
+    assert kills >= 2
+    assert values.total() - 2 * len(bad) <= 100 * kills
+
+
+async def test_a_filter_leaves_the_other_letters_for_a_later_run(stage: Stage, risk_events: Topic) -> None:
+    bad = [Record("risk-events", b"not json %d" % number, b"k") for number in range(5)]
+    nobody = [Record("risk-events", b'{"n":%d}' % number, b"k") for number in range(7)]
+    await rejected(stage, bad + nobody)
+    for number, (options, count) in enumerate(
+        [
+            (("--reason", "no_user_id"), 7),
+            (("--reason", "no_user_id"), 0),
+            (("--topic", "alert-events"), 0),
+            ((), 5),
+            ((), 0),
+        ]
+    ):
+        before = risk_events.more
+        redrive = stage.add_redrive(f"redrive-{number}", *options).start()
+        assert await ended(redrive) == 0
+        assert risk_events.more - before == count, f"{options}\n{redrive.log()}"
+    assert set(risk_events.values().values()) == {2}
+
+
+async def test_told_to_end_it_finishes_what_it_has_and_goes_on_next_time(stage: Stage, risk_events: Topic) -> None:
+    bad = [Record("risk-events", b"not json %d" % number, b"k%d" % (number % 9)) for number in range(3000)]
+    await rejected(stage, bad)
+    redrive = stage.add_redrive("redrive").start()
+    await eventually(lambda: risk_events.more >= len(bad) + 100, "some put back")
+    assert await redrive.terminate() == 143
+    assert "run it again" in redrive.log()
+    assert risk_events.more < 2 * len(bad)
+    assert await ended(stage.add_redrive("again").start()) == 0
+    assert set(risk_events.values().values()) == {2}, "an interruption in good order doubles nothing"
+
+
+async def test_without_a_broker_it_says_so_and_ends(stage: Stage) -> None:
+    proxy = await stage.kafka_proxy()
+    proxy.refuse()
+    redrive = stage.processes.add_module(
+        "relay",
+        "redrive",
+        name="redrive",
+        env={"REDPANDA_BROKERS": f"127.0.0.1:{proxy.port}", "REDPANDA_TIMEOUT_SECONDS": "1"},
+    ).start()
+    assert await ended(redrive) == 1
+    assert "does not give a connection" in redrive.log()

@@ -2,11 +2,12 @@
 # `make test` set up the rest in .venv. PYTHON=/path/to/python3.12 chooses one.
 
 PYTHON ?=
+MINUTES ?= 10
 IN_VENV := .venv/bin/python -m
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test check lint fmt lock
+.PHONY: help setup setup-demo demo test soak check lint fmt lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/    make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -22,9 +23,12 @@ demo: setup-demo ## the whole service on this machine, with events flowing; DEMO
 
 test: setup ## all tests, in parallel, with coverage (fails below 80 %)
 	@rm -f .coverage .coverage.*
-	@$(IN_VENV) coverage run -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	@$(IN_VENV) coverage run -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 	@$(IN_VENV) coverage combine --quiet
 	@$(IN_VENV) coverage report
+
+soak: setup ## MINUTES=10: everything that may fail fails at random, under load (SEED=7, RATE=150)
+	@.venv/bin/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
 
 lint: setup ## ruff (lint, format), mypy --strict, locks and .env.example fresh
 	@$(IN_VENV) ruff check .

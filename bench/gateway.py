@@ -49,7 +49,9 @@ class Publisher:
             data += b"x" * (MESSAGE_BYTES - len(data) - len(b'{"type":"regime_change","data":"}}')) + b'"}'
             body = b"bench %d " % self._seq + encode_body("bench/0", self._seq, 0, "regime_change", data)
             commands.append(("SPUBLISH", self._keys.live(GLOBAL), body))
-        await self._link.pipeline(commands, timeout_seconds=10)
+        # Replicas compare what they got with it.
+        commands.append(("HSET", self._keys.meta(GLOBAL), "epoch", "bench", "seq", self._seq))
+        await self._link.transaction(commands, timeout_seconds=10)
 
 
 async def c_loop(burst: int) -> float:

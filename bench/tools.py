@@ -48,27 +48,47 @@ class Received:
     messages: int
     p50_ms: float | None
     p99_ms: float | None
+    retry_after: tuple[int, ...]
+    """How many were refused with 503 and told to come again after 0, 1, 2 ... seconds."""
 
 
 class LoadClient:
-    """`wsload`: many connections in one C thread. Async context manager; opens all on entering."""
+    """`wsload`: many connections in one C thread. Async context manager; opens all on entering, and
+    raises RuntimeError when not all could be, but for a `storm`. `headers` are more lines of the request."""
 
-    def __init__(self, port: int, path: str, connections: int, seconds: float, *, at_once: int = 128) -> None:
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        connections: int,
+        seconds: float,
+        *,
+        at_once: int = 128,
+        headers: str = "",
+        storm: bool = False,
+    ) -> None:
+        self._storm = storm
         self._arguments = ["127.0.0.1", str(port), path, str(connections), str(seconds)]
         self._connections = connections
-        self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": "101"}
+        self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": "101", "EXTRA": headers}
         self._process: asyncio.subprocess.Process
+        self.opened = 0
         self.connects_per_second = 0.0
 
     async def __aenter__(self) -> "LoadClient":
         self._process = await asyncio.create_subprocess_exec(
-            build("wsload"), *self._arguments, stdout=asyncio.subprocess.PIPE, env=self._env
+            build("wsload"),
+            *self._arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL if self._storm else None,
+            env=self._env,
         )
         pin(self._process.pid, CLIENT_CORE)
         line = await asyncio.wait_for(self._line(), 120)
         match = re.fullmatch(r"open (\d+) failed (\d+) in [\d.]+s \((\d+)/s\)\n", line)
-        if match is None or int(match[1]) != self._connections:
+        if match is None or (int(match[1]) != self._connections and not self._storm):
             raise RuntimeError(f"not all connections opened: {line!r}")
+        self.opened = int(match[1])
         self.connects_per_second = float(match[3])
         return self
 
@@ -81,9 +101,20 @@ class LoadClient:
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode()
 
+    async def stop(self) -> Received:
+        """Have it end now."""
+        self._process.terminate()
+        return await self.result()
+
     async def result(self) -> Received:
         """Wait for its time to be over."""
-        total = re.match(r"received (\d+) msgs", await self._line())
+        line = await self._line()
+        total, retries = re.match(r"received (\d+) msgs", line), line.partition("Retry-After")[2].split()
         latency = re.match(r"latency ms p50 ([\d.]+) p90 [\d.]+ p99 ([\d.]+)", await self._line())
         assert total is not None
-        return Received(int(total[1]), float(latency[1]) if latency else None, float(latency[2]) if latency else None)
+        return Received(
+            int(total[1]),
+            float(latency[1]) if latency else None,
+            float(latency[2]) if latency else None,
+            tuple(map(int, retries)),
+        )

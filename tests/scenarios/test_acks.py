@@ -39,12 +39,15 @@ async def test_orders_executed_while_a_device_was_offline_arrive_once(stage: Sta
     replicas = await started(stage)
     ann = stage.users[0]
     phone = await stage.connect_v1(ann, replicas[0], device="phone")
+    tablet = await stage.connect_v1(ann, replicas[1], device="tablet")
     await stage.producer.publish_mixed([ann], 40)
     await stage.everything_arrived()
     await acknowledged(stage, phone, phone.knowledge.cursor_text)
     await phone.drop()
     for _ in range(30):
         await stage.producer.publish("execution-events", ann)
+    # Else the last of them might not be published yet, and would come live.
+    await stage.everything_arrived([tablet])
     had = len(phone.frames)
     await forgetful(phone).resume(replicas[1].port, replicas[1].name)
     assert phone.welcome["recovered"]

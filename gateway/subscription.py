@@ -76,7 +76,6 @@ class Subscription:
         self.buckets = buckets
         self.layout_server = server
         """Where it is said how Redis is laid out."""
-        """Streams that may be compared with their meta in a second."""
         self._settings = settings
         self._hub = hub
         self._keys = settings.keys

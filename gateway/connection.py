@@ -17,11 +17,12 @@ from gateway.admission.admit import Admitted
 from gateway.admission.handshake import refusal_answer
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.wishes import Asked
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor
 from gateway.frames import Control, Variant, frame_control
 from gateway.group import PLAIN, Due, Wishes, count_within
-from gateway.hub import Audience, Hub
+from gateway.hub import Hub
 from gateway.settings import ConnectionSettings
 from gateway.wheel import Wheel
 
@@ -129,7 +130,7 @@ class Connection(asyncio.Protocol):
         assert self.asked is not None
         connections.hub.join(self, self.asked.user_id)
 
-    # hub.Member
+    # audience.Member
 
     def subscribed(self) -> None:
         asked, replays = self.asked, self._connections.replays

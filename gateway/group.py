@@ -6,15 +6,12 @@ less. All of it runs in the event loop's thread.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, Position
 from gateway.frames import Variant, event_id
 from shared.message import Message
-
-if TYPE_CHECKING:
-    from gateway.hub import Audience
 
 FAN_OUT_BYTES: Final = 128 * 1024
 """Frames joined into one write; above it they go out in several."""
@@ -45,14 +42,11 @@ class Wishes(NamedTuple):
 PLAIN: Final = Wishes(Variant.PLAIN, None)
 
 
-class Member(Protocol):
-    """A connection, as far as the hub knows it."""
+class Receiver(Protocol):
+    """A connection, as far as its groups know it."""
 
     wishes: Wishes
-    """Belongs to the hub between `join` and `leave`: see `Hub.change_wishes`."""
-
-    audience: "Audience | None"
-    """The stream of its user. Belongs to the hub; None before `join` and after `leave`."""
+    """Belongs to the hub while the connection is in a group: see `Hub.change_wishes`."""
 
     write: Callable[[bytes], object]
     """Takes frames; never blocks, never raises. What it does changes with the connection's state."""
@@ -60,9 +54,6 @@ class Member(Protocol):
     def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
         """Takes what is due of one of its streams, to be written with the connection's own cursor.
         Only for members of Variant.EVENTS."""
-
-    def subscribed(self) -> None:
-        """Both streams are subscribed: `Hub.seat` may be called."""
 
     def close(self, code: CloseCode, reason: str | None = None) -> None:
         """End the connection. It leaves the hub before this returns."""
@@ -89,32 +80,32 @@ class Group:
     def __init__(self, wishes: Wishes, *, is_global: bool) -> None:
         self.wishes = wishes
         self.is_global = is_global
-        self.members: set[Member] = set()
+        self.members: set[Receiver] = set()
         self.queued = False
         self.place: Position | None = None
         """The last place that all members were written up to, or told."""
         self._due: list[Due] = []
-        self._joiners: list[tuple[Member, int]] = []
+        self._joiners: list[tuple[Receiver, int]] = []
         self._started: list[Due] = []
         self._blob = b""
-        self._receivers: list[Member] = []
+        self._receivers: list[Receiver] = []
         self._index = 0
         # Those of them still to be written, once somebody had to be taken out.
-        self._rest: set[Member] | None = None
+        self._rest: set[Receiver] | None = None
 
-    def join(self, member: Member) -> None:
+    def join(self, member: Receiver) -> None:
         """From now on `member` is owed what is pushed, not what was pushed and is still due."""
         if self._due:
             self._joiners.append((member, len(self._due)))
         else:
             self.members.add(member)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Receiver) -> None:
         self.members.discard(member)
         if self._joiners:
             self._joiners = [joiner for joiner in self._joiners if joiner[0] is not member]
 
-    def flush(self, member: Member, deliveries: Counter[bytes]) -> None:
+    def flush(self, member: Receiver, deliveries: Counter[bytes]) -> None:
         """Write `member` what it is still owed, ahead of the others, and leave."""
         owed: list[Due] = []
         since = next((since for joiner, since in self._joiners if joiner is member), None)
@@ -128,7 +119,7 @@ class Group:
         if owed:
             self._write(member, owed)
 
-    def _is_yet_to_receive(self, member: Member) -> bool:
+    def _is_yet_to_receive(self, member: Receiver) -> bool:
         """Whether the fan-out under way has not reached `member`. It will not."""
         if not self._receivers:
             return False
@@ -152,7 +143,7 @@ class Group:
         """No fan-out is under way: all members were written the same."""
         return not self._receivers
 
-    def everyone(self) -> list[Member]:
+    def everyone(self) -> list[Receiver]:
         return [*self.members, *(member for member, _ in self._joiners)]
 
     def push(self, due: Due) -> None:
@@ -219,7 +210,7 @@ class Group:
                 self._write(member, self._started[since:])
                 count_deliveries(deliveries, self._started[since:], 1)
 
-    def _write(self, member: Member, due: Sequence[Due]) -> None:
+    def _write(self, member: Receiver, due: Sequence[Due]) -> None:
         if self.wishes.variant is Variant.EVENTS:
             member.write_events(due, is_global=self.is_global)
         else:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.hub import Audience, Hub
+from gateway.audience import Audience
+from gateway.hub import Hub
 from gateway.stream import NO_EPOCH, Meta
 from shared.backoff import Backoff
 from shared.errors import RedisError, RedisRefused, RedisUnavailable

@@ -11,13 +11,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final
 
-from gateway.allowance import Allowance
+from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, Position
 from gateway.frames import Control, Variant, frame_control, frame_heartbeat, frame_message
-from gateway.group import Due, Group, Member, Wishes
+from gateway.group import Due, Group, Receiver, Wishes
 from gateway.resume import Resync
-from gateway.stream import Filled, Meta, Stream, Verdict
+from gateway.stream import Filled, Meta, Verdict
 from shared.keys import GLOBAL, Keys, StreamName
 from shared.logging import get_logger
 from shared.message import Message, parse_message
@@ -43,75 +43,6 @@ UNSETTLED_SECONDS: Final = 600
 """For a lost tail to be published again. After that it is taken to be lost for good."""
 
 log = get_logger("gateway.hub")
-
-
-class Audience:
-    """A stream and its connections on this replica."""
-
-    __slots__ = ("channel", "compared_at", "groups", "is_joined", "name", "newcomers", "replay_allowance", "stream")
-
-    def __init__(self, name: StreamName, channel: str) -> None:
-        self.name = name
-        self.channel = channel
-        self.stream = Stream()
-        self.groups: dict[Wishes, Group] = {}
-        self.newcomers: set[Member] | None = None
-        """Those who wait until both streams are subscribed, or who read the log before they are
-        seated. None when there are none: there is an audience for each user."""
-        self.replay_allowance: Allowance | None = None
-        """What this user's clients may have replayed; None until the first replay."""
-        self.is_joined = False
-        self.compared_at: int | None = None
-        """The hub's second in which Redis was last known to have nothing that this stream has not."""
-
-    @property
-    def is_idle(self) -> bool:
-        return not self.groups and not self.newcomers and not self.name.is_global
-
-    @property
-    def position(self) -> Position:
-        """Where whoever is seated now begins, as clients are told it."""
-        return Position(self.stream.label, self.stream.seq)
-
-    def group(self, wishes: Wishes) -> Group:
-        group = self.groups.get(wishes)
-        if group is None:
-            group = self.groups[wishes] = Group(wishes, is_global=self.name.is_global)
-        return group
-
-    def newcomer(self, member: Member) -> None:
-        if self.newcomers is None:
-            self.newcomers = {member}
-        else:
-            self.newcomers.add(member)
-
-    def no_newcomer(self, member: Member) -> None:
-        """`member` is seated, or gone."""
-        if self.newcomers is not None:
-            self.newcomers.discard(member)
-            if not self.newcomers:
-                self.newcomers = None
-
-    def leave(self, member: Member) -> None:
-        self.no_newcomer(member)
-        group = self.groups.get(member.wishes)
-        if group is not None:
-            group.leave(member)
-            self._forget_if_empty(group)
-
-    def flush(self, member: Member, deliveries: Counter[bytes]) -> None:
-        """Write `member` what it is owed of this stream, and let it leave its group."""
-        group = self.groups.get(member.wishes)
-        if group is not None:
-            group.flush(member, deliveries)
-            self._forget_if_empty(group)
-
-    def _forget_if_empty(self, group: Group) -> None:
-        if group.is_empty:
-            self.groups.pop(group.wishes, None)
-
-    def everyone(self) -> list[Member]:
-        return [member for group in self.groups.values() for member in group.everyone()]
 
 
 def _is_in(audience: Audience, buckets: Container[str] | None) -> bool:
@@ -488,7 +419,7 @@ def _heartbeat_due(variant: Variant, tops: Cursor | None, ts_ms: int) -> Due:
     return Due(frame_heartbeat(variant, tops, ts_ms), None, tops)
 
 
-def _write_due(member: Member, due: Due) -> None:
+def _write_due(member: Receiver, due: Due) -> None:
     if member.wishes.variant is Variant.EVENTS:
         member.write_events((due,), is_global=False)
     else:

@@ -16,12 +16,13 @@ from gateway.acks import Acks
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.wishes import Asked
 from gateway.allowance import Allowance
+from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import START, Cursor, Position
 from gateway.frames import Variant, frame_control, frame_message, frame_snapshot
-from gateway.group import Due, Member, count_deliveries, with_ids
+from gateway.group import Due, count_deliveries, with_ids
 from gateway.history import parse_meta, parse_page, read_meta
-from gateway.hub import Audience, Hub, resync_frame
+from gateway.hub import Hub, resync_frame
 from gateway.resume import Resync, before_all, end_of, judge
 from gateway.settings import ConnectionSettings
 from gateway.stream import Meta, Stream

@@ -13,8 +13,9 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
+from gateway.audience import Audience
 from gateway.history import parse_meta, read_meta
-from gateway.hub import Audience, Hub
+from gateway.hub import Hub
 from shared.backoff import Backoff
 from shared.errors import RedisError, RedisRefused, RedisUnavailable
 from shared.life import parse_next

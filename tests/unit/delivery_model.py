@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.group import PLAIN, Due
 from gateway.history import History, parse_meta
-from gateway.hub import Audience, Hub
+from gateway.hub import Hub
 from gateway.stream import Filled, Meta
 from shared.keys import Keys
 from shared.life import parse_next

@@ -18,11 +18,11 @@ from scripted import server_frames
 from gateway.acks import Acks
 from gateway.admission.refusal import Refusal
 from gateway.admission.wishes import Asked, Resume
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, parse_cursor
 from gateway.frames import Variant, frame_control, positions
 from gateway.group import Due, Wishes
-from gateway.hub import Audience
 from gateway.replay import Replays
 from gateway.settings import ConnectionSettings
 from gateway.wheel import Wheel

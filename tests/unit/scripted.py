@@ -5,11 +5,12 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import START, Cursor
 from gateway.frames import Variant
-from gateway.group import Due, Member, Wishes, with_ids
-from gateway.hub import Audience, Hub
+from gateway.group import Due, Wishes, with_ids
+from gateway.hub import Hub
 from shared.keys import Keys, StreamName
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from clients import REDIS, Office
 
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.frames import Variant
 from gateway.history import History, parse_meta, parse_page, read_meta
-from gateway.hub import Audience, Hub
+from gateway.hub import Hub
 from gateway.stream import NO_EPOCH, Meta
 from shared.errors import RedisUnavailable
 from shared.keys import GLOBAL, Keys

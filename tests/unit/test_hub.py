@@ -11,10 +11,11 @@ from scripted import ScriptedMember, SeatingHub
 
 import gateway.group
 import gateway.hub
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.frames import Variant
 from gateway.group import FAN_OUT_BYTES, Wishes
-from gateway.hub import LINGER_SECONDS, WRITES_A_TURN, Audience
+from gateway.hub import LINGER_SECONDS, WRITES_A_TURN
 from gateway.stream import MAX_HELD_MESSAGES, Filled, Meta
 from shared.keys import GLOBAL, Keys
 from shared.message import Message, encode_body

@@ -11,10 +11,10 @@ from clients import KEYS, Office, controls_and_events, say
 from scripted import CLOSE, ScriptedTransport, close_of, server_frames
 
 from gateway.admission.wishes import Asked, Resume
+from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.cursor import parse_cursor
 from gateway.frames import Variant
-from gateway.hub import Audience
 from shared.keys import GLOBAL, StreamName
 
 ANN = KEYS.user_stream("ann")

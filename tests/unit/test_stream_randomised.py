@@ -7,8 +7,8 @@ import delivery_model
 import pytest
 from delivery_model import Faults
 
+import gateway.audience
 import gateway.history
-import gateway.hub
 from gateway.stream import Filled, Meta, Stream, Verdict
 from shared.message import Message
 
@@ -61,7 +61,7 @@ def test_every_part_of_the_stream_was_needed_in_these_worlds(monkeypatch: pytest
                 seen[name] = seen.get(name, 0) + happened
             return filled
 
-    monkeypatch.setattr(gateway.hub, "Stream", Watched)
+    monkeypatch.setattr(gateway.audience, "Stream", Watched)
     assert first_failure(100, Faults()) is None
     assert min(seen.values()) > 20, seen
     assert len(seen) == 8
@@ -160,7 +160,7 @@ class HoldsWhatRevealedAGap(Stream):
 def test_the_model_finds_a_mistake(
     mistake: Callable[[], Stream], found_as: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.hub, "Stream", mistake)
+    monkeypatch.setattr(gateway.audience, "Stream", mistake)
     wrong = first_failure(SEEDS_TO_FIND_A_MISTAKE, Faults())
     assert wrong is not None
     assert any(kind in wrong for kind in found_as), wrong

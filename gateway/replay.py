@@ -342,8 +342,9 @@ class Replay:
                 return False
             await asyncio.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, POLL_SECONDS_AT_MOST)
-            # The client may well be some milliseconds ahead of this replica.
-            if wait_seconds > SUSPECT_SECONDS and not is_suspect and not track.is_reached:
+            # The client may well be some milliseconds ahead of this replica. And what is published again
+            # comes by itself: reading the log for each who waits would keep the stream from settling.
+            if wait_seconds > SUSPECT_SECONDS and not is_suspect and stream.is_settled and not track.is_reached:
                 self._hub.suspect(track.audience)
                 is_suspect = True
         return True

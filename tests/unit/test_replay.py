@@ -289,6 +289,22 @@ async def test_a_lost_tail_that_is_there_again_in_time_puts_nobody_off(quick: No
     assert seqs(told) == [4, 5]
 
 
+async def test_while_it_is_waited_for_nobody_has_the_log_read(quick: None) -> None:
+    """A stream that is read again and again for those who wait for it is never looked at as a whole,
+    so that it would not be settled."""
+    office = await with_log(5)
+    fetched: list[Audience] = []
+    office.hub.on_fetch = fetched.append
+    ann(office).stream._carried = {b"risk-events/0": 10**9}
+    office.resume("0.0.a.3")
+    await asyncio.sleep(0.05)
+    assert office.connections.joining == 1
+    assert not fetched
+    assert ann(office).stream.settle({b"risk-events/0": 10**9})
+    await replayed(office)
+    assert office.replays.outcomes == {"recovered": 1}
+
+
 def ann(office: Office) -> Audience:
     return next(audience for audience in office.hub.audiences if audience.name == ANN)
 

@@ -14,16 +14,15 @@ from gateway.audience import Audience
 from gateway.hub import Hub
 from gateway.stream import NO_EPOCH, Meta
 from shared.backoff import Backoff
-from shared.errors import RedisError, RedisRefused, RedisUnavailable
-from shared.keys import Keys
+from shared.errors import RedisError, RedisRefused
+from shared.keys import Keys, StreamName
 from shared.link import Command, Link, Reply
-from shared.links import Links
+from shared.links import Links, read_from_primary
 from shared.logging import get_logger
 from shared.message import Message, parse_message
 from shared.servers import Servers
 from shared.settings import RedisSettings
 from shared.slices import slices
-from shared.topology import is_primary
 
 PAGE_MESSAGES: Final = 200
 """Messages of one stream read at a time."""
@@ -31,7 +30,7 @@ PAGE_MESSAGES: Final = 200
 STREAMS_AT_ONCE: Final = 16
 """Streams read in one round trip."""
 
-META_FIELDS: Final = (b"epoch", b"seq", b"fork")
+_META_FIELDS: Final = (b"epoch", b"seq", b"fork")
 _OFFSET_FIELD: Final = b"o:"
 
 LOOK_AGAIN_SECONDS: Final = 0.1
@@ -43,9 +42,9 @@ PUT_OFF_SECONDS: Final = 30.0
 log = get_logger("gateway.history")
 
 
-def read_meta(keys: Keys, audience: Audience) -> Command:
+def read_meta(keys: Keys, stream: StreamName) -> Command:
     """The command whose reply `parse_meta` takes."""
-    return ("HMGET", keys.meta(audience.name), *META_FIELDS)
+    return ("HMGET", keys.meta(stream), *_META_FIELDS)
 
 
 def parse_meta(reply: Sequence[bytes | None]) -> Meta:
@@ -60,7 +59,7 @@ def parse_meta(reply: Sequence[bytes | None]) -> Meta:
 def parse_whole_meta(reply: Mapping[bytes, bytes]) -> Meta:
     """The same from all fields (HGETALL), with the offsets."""
     offsets = {name[2:]: int(offset) for name, offset in reply.items() if name.startswith(_OFFSET_FIELD)}
-    return replace(parse_meta([reply.get(name) for name in META_FIELDS]), offsets=offsets)
+    return replace(parse_meta([reply.get(name) for name in _META_FIELDS]), offsets=offsets)
 
 
 def parse_page(reply: Sequence[Any]) -> list[Message]:
@@ -174,18 +173,12 @@ class History:
                 self._took(audience, start, meta, reply[1])
 
     async def _read_page(self, link: Link, audience: Audience, start: int) -> list[Reply]:
-        """Meta and log of one moment, from a server that was the primary in it: what a demoted one
-        has may end too early, and nobody would look again."""
+        """Meta and log of one moment."""
         page: Command = ("XRANGE", self._keys.log(audience.name), f"({start}", "+", "COUNT", PAGE_MESSAGES)
         whole_meta: Command = ("HGETALL", self._keys.meta(audience.name))
         async with self._room:
-            meta_reply, page_reply, role = await link.transaction(
-                (whole_meta, page, ("ROLE",)), timeout_seconds=self._settings.redis_timeout_seconds
-            )
-        if not is_primary(role):
-            link.close()
-            raise RedisUnavailable(f"{link.address} is a replica: only a primary has the last word")
-        return [meta_reply, page_reply]
+            timeout_seconds = self._settings.redis_timeout_seconds
+            return await read_from_primary(link, (whole_meta, page), timeout_seconds=timeout_seconds)
 
     def _cannot_read(self, audience: Audience, error: Exception) -> None:
         """Leave this stream for later; nobody but its own clients shall wait for it."""

@@ -27,14 +27,13 @@ from gateway.resume import Resync, before_all, end_of, judge
 from gateway.settings import ConnectionSettings
 from gateway.stream import Meta, Stream
 from gateway.wheel import Wheel
-from shared.errors import RedisError, RedisUnavailable
+from shared.errors import RedisError
 from shared.keys import Keys
 from shared.link import Command, Reply
-from shared.links import Links
+from shared.links import Links, read_from_primary
 from shared.logging import get_logger
 from shared.message import Message, parse_message
 from shared.settings import RedisSettings
-from shared.topology import is_primary
 
 FIRST_PAGE_MESSAGES: Final = 16
 PAGE_MESSAGES: Final = 256
@@ -313,15 +312,15 @@ class Replay:
         return beginning
 
     async def _look(self, audience: Audience) -> Place:
-        reply, first = await self._transaction(audience, read_meta(self._keys, audience), self._first(audience))
+        reply, first = await self._read(audience, read_meta(self._keys, audience.name), self._first(audience))
         return Place(parse_meta(reply), _first_seq(first))
 
     async def _read_snapshot(self, everyone: Audience) -> tuple[list[Message], Place]:
         """The newest message of each type, oldest first, and the place they were read at."""
         commands: tuple[Command, ...] = (
-            read_meta(self._keys, everyone), self._first(everyone), ("HGETALL", self._keys.last)
+            read_meta(self._keys, everyone.name), self._first(everyone), ("HGETALL", self._keys.last)
         )  # fmt: skip
-        reply, first, last = await self._transaction(everyone, *commands)
+        reply, first, last = await self._read(everyone, *commands)
         newest = sorted((parse_message(message) for message in last.values()), key=lambda message: message.seq)
         return newest, Place(parse_meta(reply), _first_seq(first))
 
@@ -404,7 +403,7 @@ class Replay:
         """The next messages. Raises Broken when they are not of the life that the client is in."""
         after, count = track.at.seq, track.page_messages
         page_of_log = ("XRANGE", self._keys.log(track.audience.name), f"({after}", f"{top.seq}", "COUNT", count)
-        reply, entries = await self._transaction(track.audience, read_meta(self._keys, track.audience), page_of_log)
+        reply, entries = await self._read(track.audience, read_meta(self._keys, track.audience.name), page_of_log)
         meta = parse_meta(reply)
         if not _is_within(track.at, meta) or not _is_within(top, meta):
             raise Broken("its epoch has ended")
@@ -441,15 +440,9 @@ class Replay:
         connection.write_replayed(data)
         count_deliveries(self._hub.deliveries, due, 1)
 
-    async def _transaction(self, audience: Audience, *commands: Command) -> list[Reply]:
-        """As gateway.history reads: from a server that was the primary at that moment."""
+    async def _read(self, audience: Audience, *commands: Command) -> list[Reply]:
         link = await self._replays.links.of(audience.name.bucket)
-        timeout_seconds = self._replays.redis.redis_timeout_seconds
-        *replies, role = await link.transaction((*commands, ("ROLE",)), timeout_seconds=timeout_seconds)
-        if not is_primary(role):
-            link.close()
-            raise RedisUnavailable(f"{link.address} is a replica: only a primary has the last word")
-        return replies
+        return await read_from_primary(link, commands, timeout_seconds=self._replays.redis.redis_timeout_seconds)
 
     def _first(self, audience: Audience) -> Command:
         return ("XRANGE", self._keys.log(audience.name), "-", "+", "COUNT", 1)

@@ -201,7 +201,7 @@ class Subscription:
 
     async def _join_batch(self, link: Link, bucket: str, batch: Sequence[Audience]) -> None:
         """Subscribe, and then, in the same round trip, read where the streams stand."""
-        reads = (("HGETALL", self._keys.life(bucket)), *(read_meta(self._keys, audience) for audience in batch))
+        reads = (("HGETALL", self._keys.life(bucket)), *(read_meta(self._keys, audience.name) for audience in batch))
         timeout_seconds = self._settings.redis_timeout_seconds
         try:
             _, (life, *metas) = await asyncio.gather(
@@ -333,7 +333,7 @@ class Subscription:
         replies = await link.each(
             [
                 *(("HGETALL", self._keys.life(bucket)) for bucket in buckets),
-                *(read_meta(self._keys, audience) for audience in batch),
+                *(read_meta(self._keys, audience.name) for audience in batch),
             ],
             timeout_seconds=self._settings.redis_timeout_seconds,
         )

@@ -1,12 +1,24 @@
 """Links for single calls, one to each server, made when they are needed."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from shared.link import Link, RedisAddress
+from shared.errors import RedisUnavailable
+from shared.link import Command, Link, RedisAddress, Reply
 from shared.servers import Servers
 from shared.settings import RedisSettings
 from shared.together import Together
+from shared.topology import is_primary
+
+
+async def read_from_primary(link: Link, commands: Sequence[Command], *, timeout_seconds: float) -> list[Reply]:
+    """The answers of one moment, of a server that was a primary in it: what a demoted one has may end too
+    early, and nobody would look again. Raises RedisRefused and RedisUnavailable, and closes a replica's link."""
+    *replies, role = await link.transaction((*commands, ("ROLE",)), timeout_seconds=timeout_seconds)
+    if not is_primary(role):
+        link.close()
+        raise RedisUnavailable(f"{link.address} is a replica: only a primary has the last word")
+    return replies
 
 
 class Links:

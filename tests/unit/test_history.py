@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from clients import REDIS, Office
 
-from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.frames import Variant
 from gateway.history import History, parse_meta, parse_page, read_meta
@@ -34,7 +33,7 @@ def test_a_streams_meta_is_read(reply: list[bytes | None], meta: Meta) -> None:
 
 
 def test_the_meta_of_a_stream_is_asked_for_by_its_fields() -> None:
-    assert read_meta(Keys(), Audience(GLOBAL, "c")) == ("HMGET", "notify:{g}:meta:global", b"epoch", b"seq", b"fork")
+    assert read_meta(Keys(), GLOBAL) == ("HMGET", "notify:{g}:meta:global", b"epoch", b"seq", b"fork")
 
 
 def entry(seq: int, epoch: bytes = b"a", data: bytes | None = None) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clients import KEYS, REDIS
+from scripted import ScriptedLinks
 
 from demo.process import Process
 from demo.valkey import redis_url
@@ -15,6 +16,7 @@ from gateway.control import BadControl
 from gateway.cursor import START, Cursor, Position
 from gateway.stream import Meta, Stream
 from shared.errors import RedisUnavailable
+from shared.keys import GLOBAL
 from shared.link import Link
 from shared.links import Links
 from shared.settings import RedisSettings
@@ -27,6 +29,7 @@ def stream(epoch: bytes, seq: int, forks: dict[bytes, int] | None = None) -> Str
 
 
 EVERYONE, USER = stream(b"g", 50), stream(b"c", 20, {b"a": 5, b"b": 12})
+EVERYONES_META, META = Meta(b"g", 50), Meta(b"c", 20, {b"a": 5, b"b": 12})
 
 
 def cursor(epoch: bytes, seq: int) -> Cursor:
@@ -42,17 +45,28 @@ def cursor(epoch: bytes, seq: int) -> Cursor:
         ((b"b", 12), (b"c", 13), (b"c", 13)),
         ((b"x", 99), (b"c", 3), (b"c", 3)),
         ((b"b", 13), (b"c", 3), (b"c", 3)),
+        ((b"c", 7), (b"b", 12), (b"c", 12)),
+        ((b"c", 7), (b"b", 13), (b"b", 13)),
     ],
-    ids=["rises", "goes back", "below one of an earlier epoch", "above it", "of an epoch that is forgotten", "lost"],
+    ids=[
+        "rises",
+        "goes back",
+        "below one of an earlier epoch",
+        "above it",
+        "of an epoch that is forgotten",
+        "lost",
+        "said in an earlier epoch",
+        "of which the end was lost since",
+    ],
 )
 def test_each_part_only_rises(known: tuple[bytes, int], new: tuple[bytes, int], kept: tuple[bytes, int]) -> None:
-    assert merge(cursor(*known), cursor(*new), EVERYONE, USER).user == Position(*kept)
+    assert merge(cursor(*known), cursor(*new), EVERYONES_META, META).user == Position(*kept)
 
 
 def test_the_parts_rise_apart() -> None:
     known = Cursor(Position(b"g", 9), Position(b"c", 3))
     new = Cursor(Position(b"g", 4), Position(b"c", 8))
-    assert merge(known, new, EVERYONE, USER) == Cursor(Position(b"g", 9), Position(b"c", 8))
+    assert merge(known, new, EVERYONES_META, META) == Cursor(Position(b"g", 9), Position(b"c", 8))
 
 
 def test_the_device_that_acknowledged_longest_ago_gives_way() -> None:
@@ -72,6 +86,10 @@ def test_what_is_none_of_ours_is_unknown(value: bytes) -> None:
 @pytest.fixture
 async def acks(valkey: Process, redis: Link) -> AsyncIterator[Acks]:
     settings = RedisSettings(_env_file=None, redis_url=redis_url(valkey))
+    await redis.call("HSET", KEYS.meta(GLOBAL), "epoch", "g", "seq", 50, timeout_seconds=5)
+    for user in ("ann", "bob"):
+        meta = KEYS.meta(KEYS.user_stream(user))
+        await redis.call("HSET", meta, "epoch", "c", "seq", 20, "fork", "a:5 b:12", timeout_seconds=5)
     links = Links(settings, "unit")
     yield Acks(settings, links)
     links.close()
@@ -95,6 +113,20 @@ async def test_what_another_connection_wrote_is_not_set_back(acks: Acks) -> None
     read = await acks.read(("ann", "phone"))
     assert read is not None
     assert read.user.seq == 9
+
+
+@pytest.mark.parametrize("behind", [stream(b"c", 9), stream(b"b", 12, {b"a": 5})], ids=["of the epoch", "before it"])
+async def test_what_another_replica_wrote_is_not_set_back_by_one_that_is_behind(acks: Acks, behind: Stream) -> None:
+    acks.take(("ann", "phone"), cursor(b"c", 17), EVERYONE, USER)
+    await acks.write()
+    late = Acks(REDIS, acks._links)
+    late.take(("ann", "phone"), cursor(behind.epoch, 8), EVERYONE, behind)
+    read = await late.read(("ann", "phone"))
+    assert read is not None
+    assert read.user == Position(b"c", 17)
+    await late.write()
+    assert late._said == {}
+    assert await acks.read(("ann", "phone")) == read
 
 
 async def test_of_two_writers_at_once_one_looks_again(acks: Acks, redis: Link) -> None:
@@ -139,12 +171,14 @@ async def test_what_is_said_while_a_write_is_under_way_is_written_next(acks: Ack
 
 
 class AwayLinks:
-    """Links to a Redis that is away, which is found out a moment later."""
+    """Links to a Redis of which the users' part is away, which is found out a moment later."""
 
     def __init__(self) -> None:
         self.asked = 0
 
-    async def of(self, bucket: str) -> Link:
+    async def of(self, bucket: str) -> ScriptedLinks:
+        if bucket == GLOBAL.bucket:
+            return ScriptedLinks(KEYS)
         self.asked += 1
         await asyncio.sleep(0.001)
         raise RedisUnavailable("away")

@@ -176,7 +176,7 @@ class Told:
 
     @property
     def said(self) -> dict[tuple[str, str], Cursor]:
-        return {device: said.cursor for device, said in self.acks._said.items()}
+        return self.acks._said
 
 
 async def test_an_ack_is_kept_and_only_rises() -> None:

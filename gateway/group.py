@@ -5,7 +5,7 @@ less. All of it runs in the event loop's thread.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from gateway.close_codes import CloseCode
@@ -211,10 +211,12 @@ class Group:
                 count_deliveries(deliveries, self._started[since:], 1)
 
     def _write(self, member: Receiver, due: Sequence[Due]) -> None:
-        if self.wishes.variant is Variant.EVENTS:
-            member.write_events(due, is_global=self.is_global)
-        else:
-            member.write(b"".join([one.frame for one in due]))
+        """In parts, so that a connection whose socket takes no more after one of them knows it."""
+        for part in in_parts(due, FAN_OUT_BYTES):
+            if self.wishes.variant is Variant.EVENTS:
+                member.write_events(part, is_global=self.is_global)
+            else:
+                member.write(b"".join([one.frame for one in part]))
 
 
 def count_within(frames: Sequence[bytes], limit_bytes: int) -> int:
@@ -225,6 +227,18 @@ def count_within(frames: Sequence[bytes], limit_bytes: int) -> int:
         if size > limit_bytes and count:
             return count
     return len(frames)
+
+
+def in_parts(due: Sequence[Due], limit_bytes: int) -> Iterator[Sequence[Due]]:
+    """The same in parts whose frames stay within `limit_bytes` together, or are one."""
+    start = size = 0
+    for place, one in enumerate(due):
+        size += len(one.frame)
+        if size > limit_bytes and place > start:
+            yield due[start:place]
+            start, size = place, len(one.frame)
+    if start < len(due):
+        yield due[start:]
 
 
 def count_deliveries(deliveries: Counter[bytes], due: Sequence[Due], receivers: int) -> None:

@@ -283,7 +283,8 @@ class Replay:
         if resume.from_ack:
             assert self._asked.device is not None
             async with self._replays.looks:
-                cursor = await self._replays.acks.read((self._asked.user_id, self._asked.device))
+                known = await self._replays.acks.read((self._asked.user_id, self._asked.device))
+            cursor = known or Resync.UNKNOWN_CURSOR
         beginning = await self._find(audience, cursor)
         if not self._may_replay(audience, beginning.missed):
             return too_often()

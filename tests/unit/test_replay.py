@@ -122,6 +122,24 @@ async def test_who_resumes_from_a_heartbeat_has_nothing_twice_and_misses_nothing
     assert controls(told) == ["heartbeat"]
 
 
+class NoAcks:
+    """Nothing is known of any device."""
+
+    async def read(self, device: tuple[str, str]) -> None:
+        return None
+
+
+async def test_a_device_whose_ack_is_not_known_is_told_so_and_gets_what_there_is() -> None:
+    """It was lost with a Redis, or forgotten after 30 days: an order of that time is not skipped in silence."""
+    office = await with_log(3, acks=NoAcks())
+    transport = office.connect(Asked("ann", device="phone", resume=Resume(from_ack=True)))
+    await replayed(office)
+    told = controls_and_events(frames(transport))
+    assert told[0]["recovered"] is False
+    assert [frame["reason"] for frame in told if "reason" in frame] == ["unknown_cursor"] * 2
+    assert seqs(told) == [1, 2, 3]
+
+
 # Holes in a log
 
 

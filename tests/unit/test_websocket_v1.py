@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 from clients import Office, controls_and_events, say
-from scripted import CLOSE, ScriptedTransport, server_frames
+from scripted import CLOSE, ScriptedTransport, close_of, server_frames
 
 from gateway.acks import Acks
 from gateway.admission.wishes import Asked
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor
 from gateway.frames import Variant
+from gateway.group import FAN_OUT_BYTES
 from shared.links import Links
 from shared.settings import RedisSettings
 
@@ -27,6 +28,15 @@ def opened(transport: ScriptedTransport) -> list[Any]:
     head, _, rest = transport.take().partition(b"\r\n\r\n")
     assert b"Sec-WebSocket-Protocol: notify.v1" in head
     return controls_and_events(rest)
+
+
+class PausingTransport(ScriptedTransport):
+    """A socket that takes a first large write, and no more."""
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        if len(data) > FAN_OUT_BYTES // 2:
+            self.protocol.pause_writing()
 
 
 def told(transport: ScriptedTransport) -> list[Any]:
@@ -165,6 +175,19 @@ async def test_a_plain_client_may_say_what_it_likes() -> None:
     say(transport, "hello")
     say(transport, '{"control":"ping"}')
     assert transport.take() == b""
+
+
+async def test_what_is_owed_when_a_filter_changes_is_written_in_parts_and_bounded() -> None:
+    office = Office(slow_client_bytes=200_000)
+    transport = PausingTransport()
+    office.connect(transport=transport)
+    opened(transport)
+    for _ in range(100):
+        office.publish(None, "market_alert", b'"%s"' % (b"x" * 20_000))
+    say(transport, '{"control":"filter","types":[]}')
+    assert len(transport.written) < 3 * FAN_OUT_BYTES
+    assert close_of(transport.written) == (CloseCode.SLOW_CONSUMER, CloseCode.SLOW_CONSUMER.reason)
+    assert office.connections.held_bytes == 0
 
 
 class Told:

@@ -5,6 +5,7 @@ messages are held for the connection: they follow when the log was read up to wh
 """
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +41,9 @@ PAGE_MESSAGES: Final = 256
 PAGE_BYTES: Final = 128 * 1024
 """What a page should come to; how many messages that are is told by the page before."""
 
-SEAM_MESSAGES: Final = 256
-"""So far behind the present a connection is seated, and the rest read while live messages are held."""
+SEAM_ROUNDS: Final = 20
+"""From then on a connection is seated that is as many messages behind as a page has at most. Before, as
+many as its next page has: what is read last counts as much as live messages that are held meanwhile."""
 
 STALL_SECONDS: Final = 10.0
 """For a client to take a page."""
@@ -106,6 +108,10 @@ class Track:
     def is_reached(self) -> bool:
         """This replica's clients have been given what this one has, and more is to come by itself."""
         return self.stream.is_settled and self.stream.epoch == self.top.epoch and self.stream.seq >= self.at.seq
+
+    def is_near(self, rounds: int) -> bool:
+        """The rest may be read while live messages are held."""
+        return self.stream.seq - self.at.seq <= (self.page_messages if rounds < SEAM_ROUNDS else PAGE_MESSAGES)
 
     def check_line(self) -> None:
         """Raises Broken when the client has what the stream has not: an epoch ended below it."""
@@ -374,7 +380,7 @@ class Replay:
     async def _replay(self, tracks: Sequence[Track]) -> None:
         """Raises Broken, RedisError, and TimeoutError for a client that does not take a page in time."""
         is_last = False
-        while True:
+        for number in itertools.count(1):
             # In the last round in the same step of the loop as the seat: up to here the log is read, and
             # from here on live messages are held.
             tops = [Position(track.stream.epoch, track.stream.seq) for track in tracks]
@@ -382,7 +388,7 @@ class Replay:
                 await self._catch_up(track, top)
             if is_last:
                 break
-            if all(track.stream.seq - track.at.seq <= SEAM_MESSAGES for track in tracks):
+            if all(track.is_near(number) for track in tracks):
                 for track in tracks:
                     track.check_line()
                 self._connection.hold()

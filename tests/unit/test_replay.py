@@ -204,6 +204,39 @@ async def test_clients_that_take_no_page_hold_up_nobody() -> None:
     assert office.replays.outcomes == {"recovered": 4}
 
 
+class PagedTransport(ScriptedTransport):
+    """A socket that takes one page, and the next when it is told to."""
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        if len(data) > 50_000:
+            self.protocol.pause_writing()
+
+
+async def test_a_long_replay_of_large_messages_makes_no_slow_client() -> None:
+    """It takes three messages for two that are published."""
+    office = await with_log(0)
+    large = b'"%s"' % (b"x" * 20_000)
+    for _ in range(250):
+        office.publish(data=large)
+    transport = office.resume("0.0.0.0", transport=PagedTransport())
+    pages = 0
+    while office.replays.count:
+        pages += 1
+        assert pages < 1_000
+        await turns()
+        replay = transport.protocol._replay
+        if replay is not None and not replay.is_writable:
+            for _ in range(4):
+                office.publish(data=large)
+            transport.protocol.resume_writing()
+    transport.protocol.resume_writing()
+    told = controls_and_events(frames(transport))
+    assert pages > 100
+    assert seqs(told, "global") == list(range(1, office.seqs[KEYS.live(GLOBAL)] + 1))
+    assert controls(told) == ["welcome", "heartbeat"]
+
+
 async def test_a_client_that_takes_no_page_in_time_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.replay.STALL_SECONDS", 0.002)
     office = await with_log(40)

@@ -72,7 +72,6 @@ class Group:
         "_started",
         "is_global",
         "members",
-        "place",
         "queued",
         "wishes",
     )
@@ -82,8 +81,6 @@ class Group:
         self.is_global = is_global
         self.members: set[Receiver] = set()
         self.queued = False
-        self.place: Position | None = None
-        """The last place that all members were written up to, or told."""
         self._due: list[Due] = []
         self._joiners: list[tuple[Receiver, int]] = []
         self._started: list[Due] = []
@@ -139,6 +136,13 @@ class Group:
         return bool(self._due or self._receivers)
 
     @property
+    def written_up_to(self) -> Position | None:
+        """The place before what is due next; None when that is no message. All that members want up to
+        there was written, while no fan-out is under way."""
+        place = self._due[0].place if self._due else None
+        return Position(place.epoch, place.seq - 1) if isinstance(place, Position) else None
+
+    @property
     def is_between(self) -> bool:
         """No fan-out is under way: all members were written the same."""
         return not self._receivers
@@ -179,8 +183,6 @@ class Group:
 
     def _end(self) -> None:
         """The fan-out under way has reached everybody."""
-        places = (due.place for due in reversed(self._started) if isinstance(due.place, Position))
-        self.place = next(places, self.place)
         self._receivers, self._index, self._blob, self._started, self._rest = [], 0, b"", [], None
 
     def _start(self, deliveries: Counter[bytes]) -> int:

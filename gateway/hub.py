@@ -406,9 +406,8 @@ class Hub:
 
 def _place(audience: Audience, group: Group) -> Position | None:
     """Up to where the members of a group were written everything that they want."""
-    if not group.has_due:
-        group.place = audience.position
-    return group.place if group.place is not None and group.place.epoch == audience.stream.label else None
+    place = group.written_up_to if group.has_due else audience.position
+    return place if place is not None and place.epoch == audience.stream.label else None
 
 
 def _now_ms() -> int:

@@ -177,6 +177,25 @@ async def test_a_plain_client_may_say_what_it_likes() -> None:
     assert transport.take() == b""
 
 
+async def test_a_heartbeat_that_speaks_of_less_than_there_is_takes_nobody_back() -> None:
+    """Messages that a group does not want move nothing in it; who came to it later has been told of them."""
+    office = Office(ping_interval_seconds=60, ping_timeout_seconds=60)
+    office.connect(Asked("ann", frozenset((b"risk_alert",))))
+    office.publish("ann", "risk_alert")
+    await turn()
+    for _ in range(20):
+        office.publish("ann", "order_executed")
+    late = office.connect(Asked("ann"))
+    opened(late)
+    say(late, '{"control":"filter","types":["risk_alert"]}')
+    office.publish("ann", "risk_alert")
+    office.tick(15)  # a heartbeat before the message is written
+    await turn()
+    office.tick(15)
+    places = [frame["user"]["seq"] for frame in told(late) if frame.get("control") == "heartbeat"]
+    assert places == [21, 21, 22]
+
+
 async def test_what_is_owed_when_a_filter_changes_is_written_in_parts_and_bounded() -> None:
     office = Office(slow_client_bytes=200_000)
     transport = PausingTransport()

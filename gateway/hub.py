@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.audience import Audience, Member
@@ -192,9 +192,7 @@ class Hub:
     def take_unwanted(self, buckets: Container[str] | None = None) -> list[Audience]:
         """The streams of these buckets (None: of all) whose last client left a while ago. They are
         forgotten here."""
-        unwanted = [
-            audience for audience, since in self._idle.items() if since <= self._second and _is_in(audience, buckets)
-        ]
+        unwanted = [audience for audience in self._idle_long_enough() if _is_in(audience, buckets)]
         for audience in unwanted:
             del self._idle[audience]
             channel = audience.channel.encode()
@@ -208,8 +206,15 @@ class Hub:
         self._second = second
         for audience in self._beats[second % len(self._beats)]:
             self._heartbeat(audience)
-        if any(since <= second for since in self._idle.values()):
+        if next(self._idle_long_enough(), None) is not None:
             self.on_wanted()
+
+    def _idle_long_enough(self) -> Iterator[Audience]:
+        """Those are the first: streams are noted in the order in which they become idle."""
+        for audience, until in self._idle.items():
+            if until > self._second:
+                return
+            yield audience
 
     def joined(self, audience: Audience, meta: Meta, next_offsets: Mapping[bytes, int]) -> None:
         """`audience` is subscribed, and afterwards Redis said this of it. The first time its
@@ -258,7 +263,7 @@ class Hub:
                     self._heartbeat(audience)
 
     def _note_unsettled(self, audience: Audience) -> None:
-        if not audience.stream.is_settled:
+        if not audience.stream.is_settled and self.has(audience):  # else nobody is there to wait for it
             self.unsettled.setdefault(audience, self._second)
 
     def suspect(self, audience: Audience) -> None:
@@ -376,7 +381,9 @@ class Hub:
         """Write the members of a user's group their heartbeat, once no fan-out to them is under way:
         it tells them how far they were written, no more and no less."""
         # They are in the group of the same wishes of the global stream, too.
-        everyones = self.everyone.group(group.wishes)
+        everyones = self.everyone.groups.get(group.wishes)
+        if everyones is None:
+            return  # all have gone meanwhile
         for one in (everyones, group):
             if not one.is_between:
                 self._late_beats.setdefault(one, {})[group] = audience

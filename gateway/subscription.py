@@ -320,13 +320,13 @@ class Subscription:
         # This server's share of what the replica compares.
         most = max(1, COMPARED_A_SECOND * len(self._streams) // max(1, self._hub.stream_count))
         count = min(most, math.ceil(len(self._streams) / COMPARE_SECONDS))
-        batch = list(itertools.islice(self._streams, count))
-        if self._hub.everyone in self._streams and self._hub.everyone not in batch:
-            batch.append(self._hub.everyone)  # nobody's place can be told when this one's is old
+        batch = dict.fromkeys(itertools.islice(self._streams, count))
+        if self._hub.everyone in self._streams:
+            batch[self._hub.everyone] = None  # nobody's place can be told when this one's is old
         # Those first that somebody waits for with a cursor.
         unsettled = [audience for audience in self._hub.unsettled if audience in self._streams]
         unsettled = sorted(unsettled, key=lambda audience: not audience.newcomers)[:most]
-        batch += [audience for audience in unsettled if audience not in batch]
+        batch.update(dict.fromkeys(unsettled))
         # How far their buckets are, too; first, so that it is not further than the metas.
         buckets = sorted({audience.name.bucket for audience in unsettled})
         empty = {audience for audience in batch if not audience.stream.seq}
@@ -340,18 +340,22 @@ class Subscription:
         if link.is_displaced:
             raise RedisUnavailable(f"{self.server} does not hold its buckets any more")
         unreadable: dict[str, str] = {}
-        lives = dict(zip(buckets, replies[: len(buckets)], strict=True))
+        next_offsets: dict[str, dict[bytes, int]] = {}
+        for bucket, life in zip(buckets, replies, strict=False):
+            try:
+                next_offsets[bucket] = parse_next(_readable(life))
+            except (RedisRefused, ValueError) as error:
+                unreadable[self._keys.life(bucket)] = str(error)
         for audience, meta in zip(batch, replies[len(buckets) :], strict=True):
             self._streams.move_to_end(audience)
-            life = lives.get(audience.name.bucket)
             try:
-                next_offsets = None if life is None else parse_next(_readable(life))
                 found = parse_meta(_readable(meta))
-                if not found.seq and audience.stream.seq and audience in empty:
-                    continue  # its first message came meanwhile
-                self._hub.compared(audience, found, next_offsets)
             except (RedisRefused, ValueError) as error:
                 unreadable[self._keys.meta(audience.name)] = str(error)
+                continue
+            if not found.seq and audience.stream.seq and audience in empty:
+                continue  # its first message came meanwhile
+            self._hub.compared(audience, found, next_offsets.get(audience.name.bucket))
         if unreadable:
             key, error_text = next(iter(unreadable.items()))
             log.error("streams cannot be compared with Redis", count=len(unreadable), key=key, error=error_text)

@@ -595,6 +595,21 @@ async def test_what_is_to_be_settled_is_known_also_when_an_epoch_began_during_th
     assert everyone in replica.hub.unsettled, "its bucket would never be asked for"
 
 
+def test_a_stream_that_was_dropped_while_its_log_was_read_is_not_waited_for() -> None:
+    """It would be kept, and asked for each second, for ever."""
+    replica = Replica()
+    replica.seqs[KEYS.live(KEYS.user_stream("ann"))] = 10
+    member = replica.join()
+    ann = replica.audience("ann")
+    replica.hub.suspect(ann)
+    replica.hub.leave(member)
+    replica.hub.tick(LINGER_SECONDS)
+    assert replica.hub.take_unwanted() == [ann]
+    replica.hub.filled(ann, ann.stream.fill(Meta(b"a", 5), 5, []))
+    assert not ann.stream.is_settled
+    assert not replica.hub.unsettled
+
+
 async def test_suspicion_before_joining_is_answered_by_joining() -> None:
     replica = Replica()
     replica.hub.join(ScriptedMember(), "ann")

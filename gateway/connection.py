@@ -44,8 +44,8 @@ class Connections:
         settings: ConnectionSettings,
         hub: Hub,
         wheel: Wheel,
-        replays: "Replays | None" = None,
-        acks: Acks | None = None,
+        replays: "Replays",
+        acks: Acks,
     ) -> None:
         self.settings = settings
         self.hub = hub
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
     def subscribed(self) -> None:
         asked, replays = self.asked, self._connections.replays
         assert asked is not None
-        if asked.resume is not None and replays is not None:
+        if asked.resume is not None:
             self._replay = replays.start(self, asked)
         else:
             starts_at = self._connections.hub.seat(self)

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from gateway.acks import Acks
-from gateway.admission.refusal import Refusal, spread_ms, unavailable
+from gateway.admission.refusal import Refusal, spread_ms, too_many_replays, unavailable
 from gateway.admission.wishes import Asked
 from gateway.allowance import Allowance
 from gateway.audience import Audience, Member
@@ -284,7 +283,7 @@ class Replay:
         assert audience is not None
         assert resume is not None
         if not self._may_replay(audience, REPLAY_COST):
-            return too_often()
+            return too_many_replays(spread_ms())
         cursor = resume.cursor
         if resume.from_ack:
             assert self._asked.device is not None
@@ -293,7 +292,7 @@ class Replay:
             cursor = known or Resync.UNKNOWN_CURSOR
         beginning = await self._find(audience, cursor)
         if not self._may_replay(audience, beginning.missed):
-            return too_often()
+            return too_many_replays(spread_ms())
         deadline = asyncio.get_running_loop().time() + self._replays.settings.join_seconds / 2
         while not all([await self._reach(track, deadline) for track in beginning.tracks]):
             if asyncio.get_running_loop().time() >= deadline:
@@ -328,8 +327,13 @@ class Replay:
             read_meta(self._keys, everyone.name), self._first(everyone), ("HGETALL", self._keys.last)
         )  # fmt: skip
         reply, first, last = await self._read(everyone, *commands)
-        newest = sorted((parse_message(message) for message in last.values()), key=lambda message: message.seq)
-        return newest, Place(parse_meta(reply), _first_seq(first))
+        newest = []
+        for type_, payload in last.items():
+            try:
+                newest.append(parse_message(payload))
+            except ValueError as error:
+                log.error("the newest message of a type is none of ours", type=type_.decode(), error=str(error))
+        return sorted(newest, key=lambda message: message.seq), Place(parse_meta(reply), _first_seq(first))
 
     def _may_replay(self, audience: Audience, messages: int) -> bool:
         second = self._replays.wheel.second
@@ -463,16 +467,3 @@ def _is_within(position: Position, meta: Meta) -> bool:
 
 def _first_seq(reply: Reply) -> int | None:
     return int(reply[0][0].partition(b"-")[0]) if reply else None
-
-
-def too_often() -> Refusal:
-    """This user's clients resume more than one user may."""
-    retry_after_ms = spread_ms()
-    return Refusal(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        "too_many_replays",
-        "This user's clients had too much replayed lately; connect again, later.",
-        CloseCode.UNAVAILABLE,
-        (("Retry-After", str(max(1, round(retry_after_ms / 1000)))),),
-        retry_after_ms,
-    )

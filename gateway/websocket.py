@@ -130,7 +130,7 @@ class WebSocket(Connection):
 
     def _acknowledge(self, cursor: Cursor) -> None:
         acks, audience = self._connections.acks, self.audience
-        if self.acknowledges is None or acks is None:
+        if self.acknowledges is None:
             raise BadControl("no_device", "An ack needs a device; connect with device=<name> in the query.")
         if audience is not None:
             acks.take(self.acknowledges, cursor, self._connections.hub.everyone.stream, audience.stream)

@@ -39,14 +39,18 @@ def spread_ms() -> int:
 
 def unavailable(message: str, retry_after_ms: int) -> Refusal:
     """503: try again after a time that the caller has spread."""
-    return Refusal(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "unavailable",
-        message,
-        CloseCode.UNAVAILABLE,
-        (("Retry-After", str(max(1, round(retry_after_ms / 1000)))),),
-        retry_after_ms,
-    )
+    return _later(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", message, retry_after_ms)
+
+
+def too_many_replays(retry_after_ms: int) -> Refusal:
+    """429: this user's clients resume more than one user may."""
+    message = "This user's clients had too much replayed lately; connect again, later."
+    return _later(HTTPStatus.TOO_MANY_REQUESTS, "too_many_replays", message, retry_after_ms)
+
+
+def _later(status: HTTPStatus, error: str, message: str, retry_after_ms: int) -> Refusal:
+    retry_after = ("Retry-After", str(max(1, round(retry_after_ms / 1000))))
+    return Refusal(status, error, message, CloseCode.UNAVAILABLE, (retry_after,), retry_after_ms)
 
 
 def refusal_response(refusal: Refusal) -> bytes:

@@ -48,8 +48,9 @@ class Replica:
         defaults = {"slow_client_bytes": SLOW_CLIENT_BYTES, "max_buffered_bytes": MAX_BUFFERED_BYTES}
         self.wheel = Wheel()
         self.hub = Hub(Keys())
+        nothing: Any = None  # nobody resumes here
         self.connections = Connections(
-            ConnectionSettings(_env_file=None, **(defaults | settings)), self.hub, self.wheel
+            ConnectionSettings(_env_file=None, **(defaults | settings)), self.hub, self.wheel, nothing, nothing
         )
         self.subscribed = subscribed
         self.transports: list[ScriptedTransport] = []

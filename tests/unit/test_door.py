@@ -39,7 +39,8 @@ class House:
     def __init__(self, **settings: Any) -> None:
         self.wheel = Wheel()
         self.hub = Hub(Keys())
-        self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel)
+        nothing: Any = None  # nobody resumes here
+        self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel, nothing, nothing)
         self.why_closed: str | None = None
         self.keeper = Doorkeeper(
             AdmissionSettings(_env_file=None, **({"auth_mode": "none"} | settings)),

@@ -303,6 +303,20 @@ async def test_a_snapshot_comes_once_also_when_a_browser_comes_again_with_the_sa
     assert office.replays.outcomes == {"fresh": 1, "recovered": 2}
 
 
+async def test_a_newest_message_that_is_not_ours_is_left_out_of_a_snapshot() -> None:
+    office = await with_log(0)
+    office.publish(data=b'{"n":1}')
+    await turns()
+    office.links.last = {
+        b"risk_alert": office.links.logs[KEYS.log(GLOBAL)][-1][1][1],
+        b"market_alert": b"what is this",
+    }
+    transport = office.connect(Asked("ann", resume=Resume(snapshot=True)))
+    await replayed(office)
+    told = controls_and_events(frames(transport))
+    assert [frame["data"] for frame in told if frame.get("snapshot")] == [{"n": 1}]
+
+
 # When this replica is not where the client is
 
 

@@ -21,9 +21,10 @@ setup-demo:
 demo: setup-demo ## the whole service on this machine, with events flowing; DEMO_SECONDS=20 ends by itself
 	@exec $(IN_VENV) demo
 
-test: setup ## all tests, in parallel, with coverage (fails below 80 %)
+test: setup ## all tests, with coverage (fails below 80 %); in parallel, but for those that compare latencies
 	@rm -f .coverage .coverage.*
-	@$(IN_VENV) coverage run -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
+	@$(IN_VENV) coverage run -m pytest -n 3 --dist worksteal -m "not alone" $(PYTEST_ARGS)
+	@$(if $(PYTEST_ARGS),,$(IN_VENV) coverage run -m pytest -m alone)
 	@$(IN_VENV) coverage combine --quiet
 	@$(IN_VENV) coverage report
 

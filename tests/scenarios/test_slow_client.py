@@ -30,6 +30,7 @@ async def slow_closes(stage: Stage, gateway: Process) -> float:
 
 
 @needs_cc
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("message_bytes", "per_second"), [(250, 2_000), (20_000, 60)])
 async def test_clients_that_stop_reading_are_closed_while_others_get_everything_in_time(

@@ -1,4 +1,4 @@
-"""A proxy before Redis that loses, doubles and swaps live messages, and nothing else.
+"""Proxies before Redis that lose, double and swap live messages, and nothing else.
 
 It reads RESP3 element by element (the specification's length prefixes are enough), so what it does not
 touch passes byte for byte.
@@ -33,6 +33,18 @@ def mischievous_proxy(redis_port: int, chance: random.Random, *, share: float = 
         return element
 
     return Proxy(redis_port, answers=answer), done
+
+
+def voiceless_proxy(redis_port: int) -> tuple[Proxy, asyncio.Event]:
+    """While the event is set no message of a subscription comes through; what is asked is answered."""
+    silence = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader) -> bytes:
+        element = await _element(reader)
+        is_lost = silence.is_set() and element.startswith(b">") and b"smessage\r\n" in element[:24]
+        return await answer(reader) if is_lost else element
+
+    return Proxy(redis_port, answers=answer), silence
 
 
 async def _element(reader: asyncio.StreamReader) -> bytes:

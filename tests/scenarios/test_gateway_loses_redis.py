@@ -1,6 +1,7 @@
 """A replica's link to Redis breaks in every way; its clients do not notice."""
 
 import pytest
+from harness.mischief import voiceless_proxy
 from harness.proxy import Proxy
 from harness.stage import Load, Stage
 from harness.waiting import eventually
@@ -49,5 +50,32 @@ async def test_a_broken_link_disconnects_nobody_and_loses_and_doubles_nothing(st
         for _ in range(times):
             await load.more(100)
             await fault(stage, proxy, load)
+        await load.more(100)
+    await stage.exact()
+
+
+async def test_a_link_that_answers_and_carries_no_messages_is_found_deaf(stage: Stage) -> None:
+    """Comparing streams would mend what is lost one by one, much later, and nobody would know."""
+    proxy, silence = voiceless_proxy(stage.redis.port)
+    await stage.use_proxy(proxy)
+    relay, gateway = stage.add_relay(), stage.add_gateway(redis=proxy)
+    await stage.start(relay, gateway)
+    await stage.crowd(stage.users, [gateway])
+
+    async def is_ready() -> bool:
+        status, answer = await stage.get(gateway, "/readyz")
+        assert status == 200 or answer["reason"].startswith("deaf")
+        return bool(status == 200)
+
+    async def is_deaf() -> bool:
+        return not await is_ready()
+
+    async with stage.load(stage.users) as load:
+        await load.more(100)
+        silence.set()
+        await eventually(is_deaf, "the replica to say that it is deaf")
+        await load.more(100)
+        silence.clear()
+        await eventually(is_ready, "the replica to hear again")
         await load.more(100)
     await stage.exact()

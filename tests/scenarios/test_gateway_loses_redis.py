@@ -54,6 +54,23 @@ async def test_a_broken_link_disconnects_nobody_and_loses_and_doubles_nothing(st
     await stage.exact()
 
 
+async def test_what_came_while_the_link_was_away_is_pushed_though_nothing_follows(stage: Stage) -> None:
+    proxy = await stage.redis_proxy()
+    relay, gateway = stage.add_relay(), stage.add_gateway("gateway-1", redis=proxy)
+    untouched = stage.add_gateway("gateway-2")
+    await stage.start(relay, gateway, untouched)
+    await stage.crowd(stage.users, [gateway])
+    witnesses = await stage.crowd(stage.users, [untouched])
+    await stage.producer.publish_mixed(stage.users, 8)
+    await stage.everything_arrived()
+    proxy.refuse()
+    await stage.producer.publish_mixed(stage.users, 8)
+    await stage.everything_arrived(witnesses)  # it is all published: no live message will tell of it
+    proxy.heal()
+    await stage.everything_arrived()
+    await stage.exact()
+
+
 async def test_a_link_that_answers_and_carries_no_messages_is_found_deaf(stage: Stage) -> None:
     """Comparing streams would mend what is lost one by one, much later, and nobody would know."""
     proxy, silence = voiceless_proxy(stage.redis.port)

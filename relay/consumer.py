@@ -154,6 +154,15 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         except IllegalStateError:  # a rebalance has begun
             return None
 
+    @property
+    def fetched(self) -> frozenset[Partition]:
+        """Partitions of which records were fetched that `read` has not given yet."""
+        return (
+            frozenset(Partition(*partition) for partition in self._kafka._fetcher._records)
+            if self._kafka
+            else frozenset()
+        )
+
     async def commits(self, partitions: Iterable[Partition]) -> dict[Partition, Commit | None]:
         """What the group has committed. Raises BrokerUnavailable."""
         assert self._admin is not None

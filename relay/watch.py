@@ -58,5 +58,5 @@ class Watch:
                 self._log.info("redpanda_answers")
             if not self._publisher.is_up:
                 watchdog.forget()
-            elif (why := watchdog.look(time.monotonic(), Look(positions, ends))) is not None:
+            elif (why := watchdog.look(time.monotonic(), Look(positions, ends, self._consumer.fetched))) is not None:
                 raise RelayStopped(why)

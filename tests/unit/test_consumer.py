@@ -89,6 +89,14 @@ async def test_records_taken_by_a_read_that_failed_are_read_again() -> None:
     assert await reader.read() == {GOOD: [3, 4, 5]}
 
 
+async def test_what_was_fetched_and_not_read_yet_is_known() -> None:
+    kafka = Kafka(None)
+    reader = consumer_of(kafka)
+    assert reader.fetched == frozenset()
+    kafka._fetcher._records = {TopicPartition(*BAD): None}
+    assert reader.fetched == {BAD}
+
+
 async def test_a_partition_that_fails_again_and_again_stops_the_relay_although_others_are_read() -> None:
     reader = consumer_of(Kafka(UnsupportedCodecError("no such codec")))
     good = []

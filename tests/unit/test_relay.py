@@ -77,6 +77,7 @@ class ScriptedConsumer:
         self.undecodable: dict[Partition, range] = {}
         self.failures: list[Exception] = []
         self.seeks: list[dict[Partition, int]] = []
+        self.fetched: frozenset[Partition] = frozenset()
         self.batch_events = 50
         self._positions: dict[Partition, int] = {}
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from relay.batch import Batch, Progress, Record, make_batch, make_gap_batch
@@ -46,6 +47,17 @@ REMEMBER_SECONDS: Final = 10.0
 """How often it is looked whether the topics are still those that were read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where reading starts in the epochs of `term`, what is committed, and by which record the topic of
+    each (partition, generation) is known that is still the one that was read."""
+
+    term: int
+    starts: Mapping[Partition, Start]
+    commits: Mapping[Partition, Commit | None]
+    witnesses: Mapping[tuple[Partition, int], Witness]
+
+
 class Relay:
     """One relay process's work. `run` it once."""
 
@@ -82,7 +94,7 @@ class Relay:
         self._progress: dict[Partition, Progress] = {}
         self._committed: dict[Partition, tuple[int, int]] = {}
         # By which record the topic of each (partition, generation) was known the last time.
-        self._remembered: dict[tuple[Partition, int], Witness] = {}
+        self._remembered: Mapping[tuple[Partition, int], Witness] = {}
 
     @property
     def not_ready_because(self) -> str | None:
@@ -231,7 +243,8 @@ class Relay:
         looks = 0
         while (assigned := self._consumer.assigned) is not None:
             try:
-                term, starts, commits = await self._choose(assigned)
+                choice = await self._choose(assigned)
+                starts = choice.starts
                 looks += 1
                 anew = sorted(
                     partition_name(partition, start.generation) for partition, start in starts.items() if start.is_anew
@@ -239,7 +252,8 @@ class Relay:
                 if anew and looks < ANEW_LOOKS:
                     await waiting.wait("topic_looks_made_anew", partitions=anew)
                     continue
-                await self._publisher.store_starts(term, starts)
+                await self._publisher.store_starts(choice.term, starts)
+                await self._store_witnesses(choice.witnesses)
                 if anew:
                     self._log.error("topic_made_anew", partitions=anew)
                     for partition in (partition for partition, start in starts.items() if start.is_anew):
@@ -249,7 +263,7 @@ class Relay:
                 continue
             except EpochChanged:
                 continue
-            self._adopt(term, starts, commits)
+            self._adopt(choice)
             # Where nothing was committed, the starts are: should Redis lose everything, they are not lost.
             if not await self._commit():
                 await waiting.wait("starts_not_committed")
@@ -267,9 +281,7 @@ class Relay:
             )
             return
 
-    async def _choose(
-        self, assigned: frozenset[Partition]
-    ) -> tuple[int, dict[Partition, Start], dict[Partition, Commit | None]]:
+    async def _choose(self, assigned: frozenset[Partition]) -> Choice:
         consumer = self._consumer
         first_ends = await self._publisher.record_first_start({})
         if not first_ends:
@@ -306,19 +318,27 @@ class Relay:
             )
             for partition in assigned
         }
-        return term, starts, commits
+        known = {
+            (partition, start.generation): witnesses[partition][0]
+            for partition, start in starts.items()
+            if witnesses[partition] and not start.is_anew
+        }
+        return Choice(term, starts, commits, known)
 
-    def _adopt(self, term: int, starts: Mapping[Partition, Start], commits: Mapping[Partition, Commit | None]) -> None:
-        self._term = term
+    def _adopt(self, choice: Choice) -> None:
+        starts = choice.starts
+        self._term = choice.term
         self._generations = {partition: start.generation for partition, start in starts.items()}
         self._positions = {partition: start.offset for partition, start in starts.items()}
         self._committed = {
-            partition: (commit.generation, commit.offset) for partition, commit in commits.items() if commit is not None
+            partition: (commit.generation, commit.offset)
+            for partition, commit in choice.commits.items()
+            if commit is not None
         }
         self._progress = {
             partition: Progress(start.commit, None) for partition, start in starts.items() if start.commit is not None
         }
-        self._remembered = {}
+        self._remembered = choice.witnesses
         self._metrics.partitions_assigned.set(len(starts))
 
     # Once a second
@@ -358,9 +378,12 @@ class Relay:
                 looked_at = time.monotonic()
             else:
                 witnesses = {which: witness for which, witness in witnesses.items() if which not in before}
-            await self._publisher.store_witnesses({partition_name(*which): w for which, w in witnesses.items()})
+            await self._store_witnesses(witnesses)
             if self._remembered is before:  # else the assignment changed meanwhile
-                self._remembered = before | witnesses
+                self._remembered = {**before, **witnesses}
+
+    async def _store_witnesses(self, witnesses: Mapping[tuple[Partition, int], Witness]) -> None:
+        await self._publisher.store_witnesses({partition_name(*which): w for which, w in witnesses.items()})
 
     async def _are_topics_the_same(self, witnesses: Mapping[tuple[Partition, int], Witness]) -> bool:
         """False when that cannot be said, or when they are not: `_place` looks again then, and decides."""

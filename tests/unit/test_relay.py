@@ -526,6 +526,29 @@ async def test_it_is_noticed_under_a_relay_that_reads_on(world: World, five_were
     await until(lambda: ids(world) == OLD + NEW)
 
 
+async def test_it_is_noticed_under_a_relay_that_has_read_nothing_since_it_began(
+    world: World, five_were_read: Running
+) -> None:
+    await five_were_read.stop()
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.is_deaf = True  # until the topic is there again, filled beyond our position
+    world.kafka.make_anew(RISK, *AGAIN)
+    await until(lambda: len(relay.consumer.seeks) == 2)
+    relay.consumer.is_deaf = False
+    await until(lambda: ids(world) == OLD + NEW)
+
+
+async def test_what_the_commit_knows_redis_is_told_again_when_a_relay_begins(
+    world: World, five_were_read: Running
+) -> None:
+    await five_were_read.stop()
+    world.redis.delete(world.keys.witnesses)
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    assert world.redis.hgetall(world.keys.witnesses) == {b"risk-events/0": b"4:1000"}
+
+
 async def test_a_record_that_retention_took_proves_nothing(world: World, five_were_read: Running) -> None:
     await five_were_read.stop()
     for _ in range(4):

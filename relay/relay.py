@@ -98,7 +98,7 @@ class Relay:
 
     @property
     def not_ready_because(self) -> str | None:
-        """None once the relay has joined its group and stored its starts."""
+        """None once the relay has joined its group, stored its starts and read from there, be it nothing."""
         if self._has_started:
             return None
         return "waiting for Redpanda and the group" if self._publisher.is_up else "waiting for Redis"
@@ -146,7 +146,9 @@ class Relay:
                         publishing = None
                     await self._pass_over(error)
                     continue
-                self._watch.has_read()
+                if not self._consumer.is_moved:
+                    self._has_started = True
+                    self._watch.has_read()
                 batch = None
                 if records:
                     batch = self._batch(records)
@@ -274,7 +276,6 @@ class Relay:
             if forgotten:
                 self._log.error("events_lost_to_retention", offsets=forgotten)
             self._consumer.seek(self._positions)
-            self._has_started = True
             self._log.info(
                 "reading",
                 starts={partition_name(p, start.generation): start.offset for p, start in sorted(starts.items())},

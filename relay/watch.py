@@ -17,7 +17,8 @@ RECENT_SECONDS: Final = 5.0
 
 
 class Watch:
-    """One for each relay. `has_read` is to be called after each read; `run` looks now and then."""
+    """One for each relay. `has_read` is to be called after each read that could give records; `run` looks
+    now and then."""
 
     def __init__(self, consumer: Consumer, publisher: Publisher) -> None:
         self._consumer = consumer
@@ -33,7 +34,7 @@ class Watch:
         return not self._is_away and time.monotonic() - self._read_at < RECENT_SECONDS
 
     def has_read(self) -> None:
-        """The relay asked for records and got an answer, be it none."""
+        """The relay asked for records of what it is to read, and got an answer, be it none."""
         self._reads += 1
         self._read_at = time.monotonic()
 

@@ -621,6 +621,18 @@ async def test_a_relay_without_redpanda_waits_and_says_that_it_is_not_well(world
     await until(lambda: relay.relay.is_running and world.offsets(ALICE) == [0])
 
 
+async def test_a_relay_without_an_assignment_says_after_a_while_that_it_is_not_well(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.watch.RECENT_SECONDS", 0.3)
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    relay.consumer.assigned, relay.consumer.is_moved = None, True  # the group forms and forms
+    await until(lambda: not relay.relay.is_running)
+    relay.consumer.move(RISK)
+    await until(lambda: relay.relay.is_running)
+
+
 async def test_what_cannot_be_decoded_is_a_dead_letter_and_what_is_before_it_is_published(world: World) -> None:
     relay = world.start(RISK, REGIME)
     await until(lambda: relay.relay.is_running)

@@ -59,12 +59,14 @@ class Start:
 class Known:
     """Everything that decides where reading of one partition starts.
 
+    `generation`: the highest of this partition (`generations_of`).
     `next_offsets`: each bucket's `life`, as `n:<partition>` has it, for every generation.
     `first_end`: the partition's end at the very first start; None when it appeared later.
     `rebuild`: the first offset after the rebuild window's beginning; None when unknown.
     `is_another`: the topic is proven to be another than was read (`is_another_topic`).
     """
 
+    generation: int
     ends: Ends
     next_offsets: Mapping[str, Mapping[str, int]]
     commit: Commit | None
@@ -79,20 +81,20 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
     A position past the end, or another record where one was read, means that the topic was deleted
     and made again: its beginning then, in a new generation, of which no bucket knows.
     """
-    generation = current_generation(partition, known.next_offsets.values(), known.commit)
+    generation = known.generation
     name = partition_name(partition, generation)
     nexts = {bucket: offsets[name] for bucket, offsets in known.next_offsets.items() if name in offsets}
     lost = tuple(bucket for bucket in known.next_offsets if bucket not in nexts)
     candidates = list(nexts.values())
     if lost:
-        candidates.append(_without_next(known, generation, start_from))
+        candidates.append(_without_next(known, start_from))
     offset = min(candidates)
     if offset > known.ends.end or known.is_another:
         beginning = known.ends.beginning
         return Start(beginning, generation + 1, tuple(known.next_offsets), commit=beginning, is_anew=True)
     commit = None
     if known.commit is None or known.commit.generation != generation:
-        commit = _without_next(known, generation, start_from)
+        commit = _without_next(known, start_from)
     # Below the beginning the topic has forgotten what was to be read; nothing can bring it back.
     start = max(offset, known.ends.beginning)
     return Start(start, generation, lost, commit, forgotten=start - offset)
@@ -100,14 +102,13 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
 
 def witnesses_of(
     partition: Partition,
-    next_offsets: Mapping[str, Mapping[str, int]],
+    generation: int,
     commit: Commit | None,
     remembered: Mapping[str, Witness],
 ) -> tuple[Witness, ...]:
-    """By what the topic of `partition` is known in its present generation: the last record committed,
+    """By what the topic of `partition` is known in this generation: the last record committed,
     and one that is `remembered` in Redis (by partition's name), since brokers forget the commits of a
     topic that is deleted."""
-    generation = current_generation(partition, next_offsets.values(), commit)
     found = []
     if commit is not None and commit.generation == generation and commit.timestamp_ms is not None:
         found.append(Witness(commit.offset - 1, commit.timestamp_ms))
@@ -125,30 +126,35 @@ def is_another_topic(partition: Partition, witnesses: Iterable[Witness], timesta
     )
 
 
-def is_lost(partition: Partition, next_offsets: Mapping[str, Mapping[str, int]], commit: Commit | None) -> bool:
-    """Whether some bucket has no `next` of `partition`."""
-    name = partition_name(partition, current_generation(partition, next_offsets.values(), commit))
+def is_lost(partition: Partition, generation: int, next_offsets: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether some bucket has no `next` of `partition` in this generation."""
+    name = partition_name(partition, generation)
     return any(name not in offsets for offsets in next_offsets.values())
 
 
-def current_generation(partition: Partition, next_offsets: Iterable[Mapping[str, int]], commit: Commit | None) -> int:
-    """The highest generation of `partition` that anybody knows of; the first is 1."""
-    generations = [1 if commit is None else commit.generation]
-    for offsets in next_offsets:
-        for name in offsets:
-            known_partition, generation = parse_partition_name(name)
-            if known_partition == partition:
-                generations.append(generation)
-    return max(generations)
+def generations_of(
+    partitions: Iterable[Partition],
+    next_offsets: Iterable[Mapping[str, int]],
+    commits: Mapping[Partition, Commit | None],
+) -> dict[Partition, int]:
+    """The highest generation of each partition that anybody knows of; the first is 1."""
+    highest = {
+        partition: 1 if (commit := commits.get(partition)) is None else commit.generation for partition in partitions
+    }
+    for name in {name for offsets in next_offsets for name in offsets}:  # each once, however many buckets have it
+        partition, generation = parse_partition_name(name)
+        if generation > highest.get(partition, generation):
+            highest[partition] = generation
+    return highest
 
 
-def _without_next(known: Known, generation: int, start_from: Literal["latest", "earliest"]) -> int:
+def _without_next(known: Known, start_from: Literal["latest", "earliest"]) -> int:
     commit = known.commit
-    if commit is not None and commit.generation == generation:
+    if commit is not None and commit.generation == known.generation:
         if commit.timestamp_ms is None:  # nothing was read yet: nothing to rebuild
             return commit.offset
         return known.ends.beginning if known.rebuild is None else min(known.rebuild, commit.offset)
-    if generation == 1 and known.first_end is not None and start_from == "latest":
+    if known.generation == 1 and known.first_end is not None and start_from == "latest":
         return known.first_end
     return known.ends.beginning
 

@@ -22,6 +22,7 @@ from relay.positions import (
     Witness,
     choose_start,
     commit_metadata,
+    generations_of,
     is_another_topic,
     is_lost,
     rebuild_from_ms,
@@ -289,16 +290,18 @@ class Relay:
             first_ends = await self._publisher.record_first_start(await consumer.ends_of_all())
         term, lives = await self._publisher.read_lives()
         commits = await consumer.commits(assigned)
+        generations = generations_of(assigned, lives.values(), commits)
         times = {
             partition: time_ms
-            for partition in assigned
-            if is_lost(partition, lives, commits.get(partition))
+            for partition, generation in generations.items()
+            if is_lost(partition, generation, lives)
             and (time_ms := rebuild_from_ms(commits.get(partition), self._history.rebuild_seconds)) is not None
         }
         rebuild = await consumer.offsets_at(times)
         remembered = await self._publisher.read_witnesses()
         witnesses = {
-            partition: witnesses_of(partition, lives, commits.get(partition), remembered) for partition in assigned
+            partition: witnesses_of(partition, generation, commits.get(partition), remembered)
+            for partition, generation in generations.items()
         }
         timestamps = await consumer.timestamps_of(
             [(partition, witness.offset) for partition, found in witnesses.items() for witness in found]
@@ -308,6 +311,7 @@ class Relay:
             partition: choose_start(
                 partition,
                 Known(
+                    generation=generations[partition],
                     ends=ends[partition],
                     next_offsets=lives,
                     commit=commits.get(partition),

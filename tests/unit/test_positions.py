@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from relay import positions
 from relay.positions import (
     Commit,
     Ends,
@@ -11,7 +12,7 @@ from relay.positions import (
     Witness,
     choose_start,
     commit_metadata,
-    current_generation,
+    generations_of,
     is_another_topic,
     is_lost,
     parse_commit,
@@ -20,7 +21,7 @@ from relay.positions import (
     witness_text,
     witnesses_of,
 )
-from relay.routes import Partition
+from relay.routes import Partition, parse_partition_name, partition_name
 
 P = Partition("risk-events", 2)
 NAME = "risk-events/2"
@@ -33,7 +34,12 @@ def known(
     first_end: int | None = None,
     rebuild: int | None = None,
 ) -> Known:
-    return Known(Ends(100, 900), next_offsets or {"g": {}, "u0": {}}, commit, first_end, rebuild)
+    lives = next_offsets or {"g": {}, "u0": {}}
+    return Known(generation_of(lives, commit), Ends(100, 900), lives, commit, first_end, rebuild)
+
+
+def generation_of(lives: Mapping[str, Mapping[str, int]], commit: Commit | None) -> int:
+    return generations_of([P], lives.values(), {P: commit})[P]
 
 
 def start_of(facts: Known) -> Start:
@@ -117,17 +123,15 @@ def test_another_topic_under_the_same_name_begins_a_new_generation() -> None:
 
 
 def test_a_topic_is_known_by_the_record_committed_last_and_by_the_one_remembered() -> None:
-    lives = {"g": {NAME: 500}}
     remembered = {NAME: Witness(450, 900), "risk-events/1": Witness(1, 1)}
-    assert witnesses_of(P, lives, Commit(500, 1, 1000), remembered) == (Witness(499, 1000), Witness(450, 900))
-    assert witnesses_of(P, lives, None, remembered) == (Witness(450, 900),)
-    assert witnesses_of(P, lives, Commit(500, 1, None), {}) == ()
+    assert witnesses_of(P, 1, Commit(500, 1, 1000), remembered) == (Witness(499, 1000), Witness(450, 900))
+    assert witnesses_of(P, 1, None, remembered) == (Witness(450, 900),)
+    assert witnesses_of(P, 1, Commit(500, 1, None), {}) == ()
 
 
 def test_records_of_an_earlier_generation_say_nothing_of_this_one() -> None:
-    lives = {"g": {"risk-events~2/2": 7}}
-    assert witnesses_of(P, lives, Commit(500, 1, 1000), {NAME: Witness(450, 900)}) == ()
-    assert witnesses_of(P, lives, None, {"risk-events~2/2": Witness(3, 5)}) == (Witness(3, 5),)
+    assert witnesses_of(P, 2, Commit(500, 1, 1000), {NAME: Witness(450, 900)}) == ()
+    assert witnesses_of(P, 2, None, {"risk-events~2/2": Witness(3, 5)}) == (Witness(3, 5),)
 
 
 def test_another_record_where_one_was_read_proves_another_topic() -> None:
@@ -159,15 +163,33 @@ def test_a_lost_bucket_of_a_later_generation_ignores_the_first_start() -> None:
 
 
 def test_the_generation_is_the_highest_anybody_knows() -> None:
-    assert current_generation(P, [], None) == 1
-    assert current_generation(P, [{}, {"risk-events~3/2": 1, "risk-events~9/1": 1}], Commit(0, 2, None)) == 3
-    assert current_generation(P, [{}], Commit(0, 2, None)) == 2
+    assert generation_of({}, None) == 1
+    assert generation_of({"g": {}, "u0": {"risk-events~3/2": 1, "risk-events~9/1": 1}}, Commit(0, 2, None)) == 3
+    assert generation_of({"g": {}}, Commit(0, 2, None)) == 2
+    assert generation_of({"g": {NAME: 5}}, Commit(0, 2, None)) == 2
+
+
+def test_other_partitions_generations_are_not_asked_for() -> None:
+    assert generations_of([P], [{"risk-events~9/1": 1}], {}) == {P: 1}
+
+
+def test_each_name_is_parsed_once_however_many_buckets_and_partitions_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed = []
+    monkeypatch.setattr(
+        positions, "parse_partition_name", lambda name: parsed.append(name) or parse_partition_name(name)
+    )
+    partitions = [Partition("risk-events", number) for number in range(256)]
+    life = {partition_name(partition): 1 for partition in partitions}
+    assert set(generations_of(partitions, [life] * 64, {}).values()) == {1}
+    assert len(parsed) == 256
 
 
 def test_a_partition_is_lost_when_some_bucket_has_no_next_of_its_generation() -> None:
-    assert not is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, None)
-    assert is_lost(P, {"g": {NAME: 1}, "u0": {}}, None)
-    assert is_lost(P, {"g": {NAME: 1}, "u0": {NAME: 1}}, Commit(0, 2, None))
+    assert not is_lost(P, 1, {"g": {NAME: 1}, "u0": {NAME: 1}})
+    assert is_lost(P, 1, {"g": {NAME: 1}, "u0": {}})
+    assert is_lost(P, 2, {"g": {NAME: 1}, "u0": {NAME: 1}})
 
 
 @pytest.mark.parametrize("commit", [Commit(7, 1, 1_700_000_000_000), Commit(7, 3, None), Commit(0, 1, -1)])

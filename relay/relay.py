@@ -41,8 +41,12 @@ from shared.metrics import RelayMetrics
 BEAT_SECONDS: Final = 1.0
 COMMIT_SECONDS: Final = 1.0
 ANEW_LOOKS: Final = 3
-"""How often a partition must look made anew before it counts as that: for a moment after a new
+"""How often in a row a partition must look made anew before it counts as that: for a moment after a new
 leader's election its end may lie behind."""
+
+ANEW_SECONDS: Final = 1.0
+"""Between such looks. A new leader knows its end when its followers have fetched once more, which takes
+them half a second (replica.fetch.wait.max.ms) when there is nothing new."""
 
 REMEMBER_SECONDS: Final = 10.0
 """How often it is looked whether the topics are still those that were read."""
@@ -248,12 +252,13 @@ class Relay:
             try:
                 choice = await self._choose(assigned)
                 starts = choice.starts
-                looks += 1
                 anew = sorted(
                     partition_name(partition, start.generation) for partition, start in starts.items() if start.is_anew
                 )
+                looks = looks + 1 if anew else 0
                 if anew and looks < ANEW_LOOKS:
-                    await waiting.wait("topic_looks_made_anew", partitions=anew)
+                    self._log.warning("topic_looks_made_anew", partitions=anew)
+                    await asyncio.sleep(ANEW_SECONDS)
                     continue
                 await self._publisher.store_starts(choice.term, starts)
                 await self._store_witnesses(choice.witnesses)

@@ -22,7 +22,7 @@ from demo.valkey import add_valkey, redis_url
 from relay.batch import DeadLetter, Gap
 from relay.positions import Commit, Ends, Place, parse_commit
 from relay.publisher import Publisher
-from relay.relay import Relay
+from relay.relay import ANEW_LOOKS, ANEW_SECONDS, Relay
 from relay.routes import Partition
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
 from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
@@ -590,6 +590,41 @@ async def test_an_end_that_lies_behind_for_a_moment_begins_no_generation(world: 
     world.kafka.logs[RISK] = log
     await until(lambda: len(relay.consumer.seeks) > seeks)
     assert relay.consumer.seeks[-1] == {RISK: 5}
+
+
+async def test_only_looks_that_find_a_topic_anew_count_as_that(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.next_offset("g", "risk-events/0") == 5)
+    world.kafka.commits.clear()
+    relay.consumer.is_dead = True  # round and round it goes: the start cannot be committed
+    ends, looks = relay.consumer.ends, 0
+
+    async def behind_in_the_fifth_look(partitions: Iterable[Partition]) -> dict[Partition, Ends]:
+        nonlocal looks
+        looks += 1
+        relay.consumer.is_dead = looks < 5
+        return {RISK: Ends(0, 3)} if looks == 5 else await ends(partitions)
+
+    monkeypatch.setattr(relay.consumer, "ends", behind_in_the_fifth_look)
+    seeks = len(relay.consumer.seeks)
+    relay.consumer.move(RISK)
+    await until(lambda: len(relay.consumer.seeks) > seeks)
+    assert relay.consumer.seeks[-1] == {RISK: 5}
+
+
+async def test_between_looks_that_find_a_topic_anew_a_new_leader_has_time(world: World) -> None:
+    relay = world.start(RISK)
+    await until(lambda: relay.relay.is_running)
+    world.kafka.send(RISK, b'{"user_id":"alice"}')
+    await until(lambda: world.kafka.commits.get(RISK) == (1, "1:1000"))
+    world.kafka.make_anew(RISK, *AGAIN)
+    began = time.monotonic()
+    relay.consumer.move(RISK)
+    await until(lambda: ids(world)[1:] == NEW)
+    assert time.monotonic() - began >= (ANEW_LOOKS - 1) * ANEW_SECONDS
 
 
 @pytest.fixture

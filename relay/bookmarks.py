@@ -22,13 +22,18 @@ ALL_KINDS: Final = tuple(Kind(topic, reason.value) for topic in ROUTES for reaso
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which kinds a run puts back: those of `topics` and of `reasons`; empty is all of them."""
+    """Which kinds a run puts back: those of `topics` and of `reasons`, of ALL_KINDS; with both empty every
+    kind, also those that this version does not know."""
 
     topics: Collection[str] = ()
     reasons: Collection[str] = ()
 
     def __contains__(self, kind: Kind) -> bool:
-        return (not self.topics or kind.topic in self.topics) and (not self.reasons or kind.reason in self.reasons)
+        return self.is_everything or (
+            kind in ALL_KINDS
+            and (not self.topics or kind.topic in self.topics)
+            and (not self.reasons or kind.reason in self.reasons)
+        )
 
     @property
     def is_everything(self) -> bool:

@@ -45,7 +45,12 @@ def test_topics_and_reasons_are_both_to_fit() -> None:
     chosen = Chosen({"risk-events"}, {"too_large"})
     assert list(chosen.kinds) == [BIG]
     assert Kind("alert-events", "too_large") not in chosen
+
+
+def test_kinds_that_this_version_does_not_know_are_of_a_run_of_everything_only() -> None:
+    # A run with a filter could put them back, but has no bookmark to say so.
     assert UNKNOWN in EVERYTHING
+    assert UNKNOWN not in Chosen({UNKNOWN.topic})
 
 
 @given(st.integers(0, 2**63), st.dictionaries(st.sampled_from(ALL_KINDS), st.integers(0, 2**63)))

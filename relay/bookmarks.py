@@ -4,20 +4,25 @@ Every kind of letter (topic and reason) has a bookmark of its own in each partit
 topic: letters below it were put back, or cannot be. So a run that is limited to some kinds leaves the
 others to a later one, and no letter is put back a second time by a run with another filter.
 
-All bookmarks of a partition are one commit of a group of their own: its offset is the bookmark of
-every kind that its metadata does not name.
+All bookmarks of a partition are one record in that partition, behind the letters that they speak of: it
+outlives them under any retention. The last one counts.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from relay.batch import Record
 from relay.decode import Reason
-from relay.letters import Kind
+from relay.letters import HEADER_PREFIX, Headers, Kind
 from relay.routes import ROUTES
 
 ALL_KINDS: Final = tuple(Kind(topic, reason.value) for topic in ROUTES for reason in Reason)
 """Every kind that this version writes."""
+
+BOOKMARKS_KEY: Final = b"redrive-bookmarks"
+_HEADER: Final = HEADER_PREFIX + "redriven"
+"""No letter has it: a rejected record's own headers that begin like this are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,31 +72,41 @@ class Bookmarks:
             rest = max(rest, offset)
         else:
             ahead.update((kind, max(self.of(kind), offset)) for kind in chosen.kinds)
-        return Bookmarks(rest, {kind: mark for kind, mark in ahead.items() if mark > rest})
+        return Bookmarks(rest, ahead).not_before(rest)
 
-    def within(self, beginning: int, end: int) -> "Bookmarks":
-        """The same for a topic that has only the offsets from `beginning` to before `end`. Bookmarks
-        past the end are those of a topic that was deleted: nothing of this one was put back."""
-        if max(self.rest, *self.ahead.values(), 0) > end:
-            return Bookmarks(beginning)
+    def not_before(self, beginning: int) -> "Bookmarks":
+        """The same for a partition that has nothing before `beginning`."""
         rest = max(self.rest, beginning)
         return Bookmarks(rest, {kind: mark for kind, mark in self.ahead.items() if mark > rest})
 
     @property
-    def metadata(self) -> str:
-        """What is committed beside `rest`: `topic/reason=offset`, separated by commas. At most 3 KB
-        (brokers take 4)."""
-        return ",".join(f"{kind.topic}/{kind.reason}={offset}" for kind, offset in sorted(self.ahead.items()))
+    def headers(self) -> Headers:
+        """What the record says: `rest,topic/reason=offset,...`. At most 3 KB."""
+        marks = [f"{kind.topic}/{kind.reason}={offset}" for kind, offset in sorted(self.ahead.items())]
+        return [(_HEADER, ",".join([str(self.rest), *marks]).encode())]
 
 
-def parse_bookmarks(offset: int, metadata: str) -> Bookmarks:
-    """The reverse of `metadata`; `offset` is -1 when nothing was ever committed. Raises ValueError when
-    somebody else wrote it."""
-    ahead = {}
-    for part in filter(None, metadata.split(",")):
-        name, _, mark = part.partition("=")
-        topic, slash, reason = name.partition("/")
-        if not slash:
-            raise ValueError(f"{part!r} is no bookmark")
-        ahead[Kind(topic, reason)] = int(mark)
-    return Bookmarks(max(0, offset), ahead)
+def last_bookmarks(records: Iterable[Record], end: int) -> Bookmarks | None:
+    """The last bookmarks among `records`, which are in order, before `end`."""
+    last = None
+    for record in records:
+        if record.offset < end:
+            last = parse_bookmarks(record) or last
+    return last
+
+
+def parse_bookmarks(record: Record) -> Bookmarks | None:
+    """Read back what a redrive wrote. None when it is something else, or speaks of what is behind itself:
+    it was copied from another partition."""
+    if record.key != BOOKMARKS_KEY:
+        return None
+    try:
+        rest, *marks = dict(record.headers)[_HEADER].decode().split(",")
+        ahead = {}
+        for mark in marks:
+            name, offset = mark.split("=")
+            ahead[Kind(*name.split("/"))] = int(offset)
+        found = Bookmarks(int(rest), ahead)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return found if max([found.rest, *ahead.values()]) <= record.offset else None

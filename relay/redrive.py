@@ -1,7 +1,7 @@
 """`python -m relay redrive`: dead letters back to where they came from, as new events.
 
-A few letters are read and sent; when every one is acknowledged, the bookmarks are committed. So a run
-that was interrupted anywhere goes on where it was, and at most those few are put back twice.
+A few letters are read and sent; when every one is acknowledged, the bookmarks are written behind them. So
+a run that was interrupted anywhere goes on where it was, and at most those few are put back twice.
 """
 
 import asyncio
@@ -12,43 +12,55 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
-from aiokafka.structs import OffsetAndMetadata
 
 from relay.batch import Record
-from relay.bookmarks import Bookmarks, Chosen, parse_bookmarks
+from relay.bookmarks import BOOKMARKS_KEY, Bookmarks, Chosen, last_bookmarks, parse_bookmarks
 from relay.consumer import FETCH_BYTES
 from relay.letters import Letter, parse_letter
+from relay.positions import Ends
 from relay.routes import DEAD_LETTER_TOPIC
 from relay.settings import KafkaSettings
-from relay.tally import Tally
+from relay.tally import Tally, looking
 from shared.errors import BrokerUnavailable
 
 LETTERS_AT_ONCE: Final = 100
-"""As many are put back twice at most, when a run is killed between sending and committing."""
+"""As many are put back twice at most, when a run is killed between sending and writing bookmarks."""
 
 READ_SECONDS: Final = 0.5
 SAY_EVERY_SECONDS: Final = 5.0
 
+Read = AsyncIterator[tuple[int, Sequence[Record], int]]
+"""How many offsets were read, their records (LETTERS_AT_ONCE at most), and the offset behind them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What is to be done with some letters of one partition: `stuck` are named, each with why."""
+    """What is to be done with some letters of one partition: `stuck` are named, each with why; `left` are
+    those of another run."""
 
     put_back: list[Letter] = field(default_factory=list)
     stuck: list[tuple[Letter | None, str]] = field(default_factory=list)
     left: int = 0
 
+    @property
+    def is_to_be_remembered(self) -> bool:
+        """Whether a later run must not come to them again. Bookmarks for less would never end: each run
+        would find those of the one before, and write some behind them."""
+        return bool(self.put_back or self.stuck)
+
 
 def sort_letters(partition: int, records: Sequence[Record], chosen: Chosen, marks: Bookmarks, end: int) -> Sorted:
-    """Decide for each record: to be put back, impossible to, or not of this run. Pure."""
+    """Decide for each record: to be put back, impossible to, not of this run, or no letter but bookmarks.
+    Pure."""
     put_back: list[Letter] = []
     stuck: list[tuple[Letter | None, str]] = []
     left = 0
     for record in records:
         if record.offset >= end:
             break
+        if parse_bookmarks(record) is not None:
+            continue
         name = f"{DEAD_LETTER_TOPIC}/{partition}/{record.offset}"
         letter = parse_letter(record)
         if letter is None:
@@ -71,8 +83,9 @@ def _origin(letter: Letter) -> str:
 
 
 class Redrive:
-    """One run. `say` gets lines that stay, `show_progress` one that replaces the one before; it is
-    called every `say_every_seconds` at most."""
+    """One run. `say` gets lines that stay, `show_progress` one that replaces the one before; it is called
+    every `say_every_seconds` at most. `is_told_to_end` ends the run early, with everything remembered that
+    was put back; once true it must stay so."""
 
     def __init__(
         self,
@@ -81,50 +94,71 @@ class Redrive:
         *,
         say: Callable[[str], None],
         show_progress: Callable[[str], None],
+        is_told_to_end: Callable[[], bool],
         say_every_seconds: float = SAY_EVERY_SECONDS,
     ) -> None:
         self._settings = settings
         self._chosen = chosen
         self._say = say
         self._show_progress = show_progress
+        self._is_told_to_end = is_told_to_end
         self._say_every_seconds = say_every_seconds
-        self._said_at = 0.0
-        self._began = 0.0
+        self._began = self._said_at = 0.0
 
-    async def run(self, *, is_dry_run: bool, is_told_to_end: Callable[[], bool]) -> Tally:
+    async def run(self, *, is_dry_run: bool) -> Tally:
         """Deal with the letters that are there now; those that come meanwhile are for another run, so
-        that a letter that is rejected again does not go round. Returns earlier, with everything
-        committed, when `is_told_to_end`.
+        that a letter that is rejected again does not go round. A dry run writes nothing.
 
         Raises BrokerUnavailable when Redpanda does not do its part; the next run goes on from there.
         """
         async with contextlib.AsyncExitStack() as stack:
-            admin = await stack.enter_async_context(self._admin())
             consumer = await stack.enter_async_context(self._consumer())
             producer = None if is_dry_run else await stack.enter_async_context(self._producer())
-            marks, ends = await self._marks_and_ends(admin, consumer)
-            positions = {partition: mark.start(self._chosen) for partition, mark in marks.items()}
-            tally = Tally(total=sum(max(0, ends[partition] - at) for partition, at in positions.items()))
-            for partition, at in positions.items():
-                consumer.seek(partition, at)
-            self._began = self._said_at = time.monotonic()
-            while any(positions[partition] < end for partition, end in ends.items()) and not is_told_to_end():
-                records = await self._read(consumer, positions, ends)
-                for partition, rows in records.items():
-                    sorted_ = sort_letters(partition.partition, rows, self._chosen, marks[partition], ends[partition])
-                    refused = [] if producer is None else await self._put_back(producer, sorted_.put_back)
-                    self._count(tally, sorted_, refused)
-                moved = {}
-                for partition, before in positions.items():
-                    at = min(await consumer.position(partition), ends[partition])
-                    if at > before:
-                        tally.read += at - before
-                        positions[partition] = at
-                        moved[partition] = marks[partition] = marks[partition].moved(self._chosen, at)
-                if moved and not is_dry_run:
-                    await self._commit(consumer, moved)
-                self._show(tally)
+            self._said_at = time.monotonic()
+            ends = await self._ends(consumer)
+            marks = await self._bookmarks(consumer, ends)
+            starts = {partition: mark.start(self._chosen) for partition, mark in marks.items()}
+            tally = Tally(total=sum(ends[partition].end - at for partition, at in starts.items()))
+            self._began = time.monotonic()
+            for partition, at in starts.items():
+                records = self._records(consumer, partition, at, ends[partition].end)
+                await self._redrive(producer, partition, records, marks[partition], ends[partition].end, tally)
             return tally
+
+    async def _bookmarks(
+        self, consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, Ends]
+    ) -> dict[TopicPartition, Bookmarks]:
+        """The last bookmarks of each partition: all of it has to be read for them."""
+        marks = {}
+        read, total = 0, sum(end.end - end.beginning for end in ends.values())
+        for partition, there in ends.items():
+            last = Bookmarks(0)
+            async for count, rows, _ in self._records(consumer, partition, there.beginning, there.end):
+                last = last_bookmarks(rows, there.end) or last
+                read += count
+                self._show(looking(read, total))
+            marks[partition] = last.not_before(there.beginning)
+        return marks
+
+    async def _redrive(
+        self,
+        producer: AIOKafkaProducer | None,
+        partition: TopicPartition,
+        records: Read,
+        marks: Bookmarks,
+        end: int,
+        tally: Tally,
+    ) -> None:
+        """Deal with what is read of one partition. Without a producer it is only counted."""
+        async for count, rows, at in records:
+            sorted_ = sort_letters(partition.partition, rows, self._chosen, marks, end)
+            refused = [] if producer is None else await self._put_back(producer, sorted_.put_back)
+            self._count(tally, sorted_, refused)
+            if producer is not None and sorted_.is_to_be_remembered:
+                marks = marks.moved(self._chosen, at)
+                await self._remember(producer, partition, marks)
+            tally.read += count
+            self._show(tally.progress(time.monotonic() - self._began))
 
     def _count(self, tally: Tally, sorted_: Sorted, refused: list[Letter]) -> None:
         for letter in sorted_.put_back:
@@ -143,47 +177,50 @@ class Redrive:
             self._say(f"cannot be put back: {why}")
         tally.left += sorted_.left
 
-    def _show(self, tally: Tally) -> None:
+    def _show(self, line: str) -> None:
         now = time.monotonic()
         if now - self._said_at >= self._say_every_seconds:
             self._said_at = now
-            self._show_progress(tally.progress(now - self._began))
+            self._show_progress(line)
 
     # Redpanda
 
-    async def _marks_and_ends(
-        self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer
-    ) -> tuple[dict[TopicPartition, Bookmarks], dict[TopicPartition, int]]:
+    async def _ends(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, Ends]:
         async with self._bounded("the dead-letter topic"):
-            (topic,) = await admin.describe_topics([DEAD_LETTER_TOPIC])
-            partitions = [TopicPartition(DEAD_LETTER_TOPIC, row["partition"]) for row in topic["partitions"]]
-            if topic["error_code"] or not partitions:
+            # All topics are asked for: a broker may make one that is asked for by name.
+            cluster = await consumer._client.fetch_all_metadata()
+            partitions = [
+                TopicPartition(DEAD_LETTER_TOPIC, number)
+                for number in sorted(cluster.partitions_for_topic(DEAD_LETTER_TOPIC) or ())
+            ]
+            if not partitions:
                 raise BrokerUnavailable(f"there is no topic {DEAD_LETTER_TOPIC}: relays make it, or you")
             consumer.assign(partitions)
             beginnings = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
-            commits = await admin.list_consumer_group_offsets(self._group_id, partitions=partitions)
-        marks = {}
-        for partition in partitions:
-            try:
-                found = parse_bookmarks(commits[partition].offset, commits[partition].metadata or "")
-            except ValueError as error:
-                raise BrokerUnavailable(f"group {self._group_id} has commits that are not ours: {error}") from None
-            marks[partition] = found.within(beginnings[partition], ends[partition])
-        return marks, ends
+        return {partition: Ends(beginnings[partition], ends[partition]) for partition in partitions}
 
-    async def _read(
-        self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
-    ) -> Mapping[TopicPartition, Sequence[Record]]:
-        """Some more records, or a position that moved without (control records have offsets, too)."""
-        unfinished = [partition for partition, end in ends.items() if positions[partition] < end]
+    async def _records(self, consumer: AIOKafkaConsumer, partition: TopicPartition, at: int, end: int) -> Read:
+        """What a partition has from `at` to before `end`, until it is told to end."""
+        consumer.assign([partition])
+        consumer.seek(partition, at)
+        while at < end and not self._is_told_to_end():
+            records, position = await self._next(consumer, partition, at)
+            before, at = at, min(position, end)
+            yield at - before, records, at
+
+    async def _next(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, at: int
+    ) -> tuple[Sequence[Record], int]:
+        """Some records from `at` on, and what is read next. They may be none: what ends a transaction has
+        an offset, too."""
         async with self._bounded("the dead letters"):
             while True:
-                records: Mapping[TopicPartition, Sequence[Record]] = await consumer.getmany(
-                    *unfinished, timeout_ms=int(READ_SECONDS * 1000), max_records=LETTERS_AT_ONCE
+                found = await consumer.getmany(
+                    partition, timeout_ms=int(READ_SECONDS * 1000), max_records=LETTERS_AT_ONCE
                 )
-                if records or any([await consumer.position(p) != positions[p] for p in unfinished]):
-                    return records
+                if (position := await consumer.position(partition)) != at:
+                    return found.get(partition, ()), position
 
     async def _put_back(self, producer: AIOKafkaProducer, letters: Sequence[Letter]) -> list[Letter]:
         """Send, and wait until all are acknowledged. Gives those that were too large."""
@@ -203,40 +240,34 @@ class Redrive:
                 return False
         return True
 
-    async def _commit(self, consumer: AIOKafkaConsumer, marks: Mapping[TopicPartition, Bookmarks]) -> None:
-        async with self._bounded("a commit"):
-            await consumer.commit({p: OffsetAndMetadata(mark.rest, mark.metadata) for p, mark in marks.items()})
-
-    @property
-    def _group_id(self) -> str:
-        return f"{self._settings.redpanda_group_id}-redrive"
-
-    @contextlib.asynccontextmanager
-    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        async with self._started(AIOKafkaAdminClient(**self._options), "close") as admin:
-            yield admin
+    async def _remember(self, producer: AIOKafkaProducer, partition: TopicPartition, marks: Bookmarks) -> None:
+        async with self._bounded(f"an acknowledgement from {DEAD_LETTER_TOPIC}"):
+            # Empty and not null: a compacted topic would forget it.
+            await producer.send_and_wait(
+                partition.topic, b"", BOOKMARKS_KEY, partition.partition, headers=marks.headers
+            )
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         made = AIOKafkaConsumer(
             **self._options,
-            group_id=self._group_id,
+            group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_wait_ms=self._settings.redpanda_fetch_wait_ms,
         )
-        async with self._started(made, "stop") as consumer:
+        async with self._started(made) as consumer:
             yield consumer
 
     @contextlib.asynccontextmanager
     async def _producer(self) -> AsyncIterator[AIOKafkaProducer]:
         made = AIOKafkaProducer(**self._options, acks="all", max_request_size=FETCH_BYTES)
-        async with self._started(made, "stop") as producer:
+        async with self._started(made) as producer:
             yield producer
 
     @contextlib.asynccontextmanager
-    async def _started(self, client: Any, end: str) -> AsyncIterator[Any]:
+    async def _started(self, client: Any) -> AsyncIterator[Any]:
         try:
             async with self._bounded("a connection"):
                 await client.start()
@@ -244,7 +275,7 @@ class Redrive:
         finally:
             with contextlib.suppress(KafkaError, TimeoutError, OSError):
                 async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
-                    await getattr(client, end)()
+                    await client.stop()
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Final
 
-from relay.bookmarks import ALL_KINDS, Chosen
+from relay.bookmarks import ALL_KINDS, BOOKMARKS_KEY, Chosen
 from relay.redrive import LETTERS_AT_ONCE, SAY_EVERY_SECONDS, Redrive
 from relay.routes import DEAD_LETTER_TOPIC, ROUTES
 from relay.settings import KafkaSettings
@@ -28,13 +28,15 @@ Then:        python -m relay redrive --topic risk-events --reason too_large
 It ends when it has dealt with the letters that were there when it began. A run that was interrupted, by
 Ctrl-C, SIGTERM or kill -9, goes on where it was when started again: every letter is put back at least
 once, and at most {LETTERS_AT_ONCE} of them twice, when it was killed. How far it is, is kept for each topic and
-reason by itself (in the consumer group REDPANDA_GROUP_ID with "-redrive" behind): a run with a filter leaves
-the others for later, and no run puts back what another has. Run one at a time. The relay may run meanwhile.
+reason by itself: a run with a filter leaves the others for later, and no run puts back what another has. It is
+kept in {DEAD_LETTER_TOPIC} itself, in small records with the key {BOOKMARKS_KEY.decode()}, which a run reads
+through first: as long as there are letters it is known which were put back. Run one at a time. The relay may run
+meanwhile. Whoever runs it must be allowed to write to {DEAD_LETTER_TOPIC}; a dry run writes nothing.
 
 A letter that was too large for {DEAD_LETTER_TOPIC} has no value and cannot be put back: it is named,
 so that you can fetch the record from its topic while that still has it, and then passed.
 
-Settings are those of the relay: REDPANDA_BROKERS, REDPANDA_GROUP_ID, REDPANDA_TIMEOUT_SECONDS.
+Settings are those of the relay: REDPANDA_BROKERS, REDPANDA_TIMEOUT_SECONDS.
 Exit codes: 0 done; 1 Redpanda cannot be used; 2 wrong option or setting; 3 done, but some letters cannot be
 put back; 130 or 143 interrupted by SIGINT or SIGTERM.
 """
@@ -83,10 +85,11 @@ async def _redrive(kafka: KafkaSettings, chosen: Chosen, *, is_dry_run: bool) ->
         chosen,
         say=screen.say,
         show_progress=screen.show_progress,
+        is_told_to_end=lambda: bool(signals),
         say_every_seconds=SAY_EVERY_SECONDS_ON_A_TERMINAL if screen.is_terminal else SAY_EVERY_SECONDS,
     )
     try:
-        tally = await run.run(is_dry_run=is_dry_run, is_told_to_end=lambda: bool(signals))
+        tally = await run.run(is_dry_run=is_dry_run)
     except BrokerUnavailable as error:
         screen.clear()
         sys.stderr.write(f"redrive: {error}; what was put back is remembered, run it again\n")

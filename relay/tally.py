@@ -6,6 +6,16 @@ from dataclasses import dataclass, field
 from relay.letters import Kind
 
 
+def looking(read: int, total: int) -> str:
+    """One line while a run looks for the bookmarks: how many offsets of all that there are were read."""
+    return f"looking for what was put back already: {_read(read, total)}"
+
+
+def _read(read: int, total: int) -> str:
+    percent = 100 * read // total if total else 100
+    return f"read {read} of {total} ({percent} %)"
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of one run. `total` is how many offsets there are to read, `read` how many of them were."""
@@ -24,10 +34,9 @@ class Tally:
 
     def progress(self, seconds: float) -> str:
         """One line while it runs, `seconds` after it began."""
-        percent = 100 * self.read // self.total if self.total else 100
         count = self.put_back.total()
         rate = count / seconds if seconds > 0 else 0.0
-        return f"read {self.read} of {self.total} ({percent} %), put back {count}, {rate:.0f} a second"
+        return f"{_read(self.read, self.total)}, put back {count}, {rate:.0f} a second"
 
     def table(self, *, is_dry_run: bool) -> list[str]:
         """Lines for the end: a row for each kind that there is."""

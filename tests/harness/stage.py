@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import aiohttp
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from demo.broker import add_broker, bootstrap
@@ -24,6 +24,7 @@ from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
 from harness.topologies import RedisCluster, WatchedRedis
 from harness.v1 import EventSourceClient, V1Client, WebsocketsV1
 from harness.waiting import eventually
+from relay.bookmarks import BOOKMARKS_KEY, Bookmarks
 
 GROUP_SECONDS = 90
 """For how long a group of several may form. The mock cluster fails a follower's SyncGroup that comes
@@ -204,21 +205,21 @@ class Stage:
 
     def add_redrive(self, name: str, *options: str) -> Process:
         """`python -m relay redrive`, to be started; it ends by itself."""
-        env = {**self._env, **self._group, "REDPANDA_BROKERS": self.bootstrap}
+        env = {**self._env, "REDPANDA_BROKERS": self.bootstrap}
         return self.processes.add_module("relay", "redrive", *options, name=name, env=env)
 
     async def older_letters_are_not_ours(self) -> None:
         """Have `add_redrive` begin behind the dead letters of earlier tests on a shared broker."""
         if self.kind == "embedded":
             return
-        group_id = self._group["REDPANDA_GROUP_ID"] + "-redrive"
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": group_id, "log_level": 0})
-        ends = []
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "look", "log_level": 0})
+        producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
         for number in range(PARTITIONS):
             partition = TopicPartition(DEAD_LETTER_TOPIC, number)
             _, end = await asyncio.to_thread(consumer.get_watermark_offsets, partition, 10)
-            ends.append(TopicPartition(DEAD_LETTER_TOPIC, number, end))
-        await asyncio.to_thread(consumer.commit, offsets=ends, asynchronous=False)
+            headers = Bookmarks(end).headers
+            producer.produce(DEAD_LETTER_TOPIC, b"", BOOKMARKS_KEY, partition=number, headers=headers)
+        assert await asyncio.to_thread(producer.flush, 10) == 0
         consumer.close()
 
     async def start(self, *services: Process, seconds: float = 30.0) -> None:

@@ -1,12 +1,14 @@
 """Dead letters are put back once what was wrong has been mended; interrupted, it goes on where it was."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from harness.dead_letters import DeadLetters
-from harness.oracle import Event
+from harness.oracle import DEAD_LETTER_TOPIC, Event
 from harness.producer import Record
 from harness.servers import PARTITIONS
 from harness.stage import Stage
@@ -139,6 +141,37 @@ async def test_a_filter_leaves_the_other_letters_for_a_later_run(stage: Stage, r
         assert await ended(redrive) == 0
         assert risk_events.more - before == count, f"{options}\n{redrive.log()}"
     assert set(risk_events.values().values()) == {2}
+
+
+async def test_what_was_put_back_is_remembered_as_long_as_there_are_letters(stage: Stage, risk_events: Topic) -> None:
+    # Brokers forget the commits of a group without members after a week.
+    bad = [Record("risk-events", b"not json %d" % number, b"k%d" % (number % 9)) for number in range(30)]
+    await rejected(stage, bad)
+    redrive = stage.add_redrive("redrive").start()
+    assert await ended(redrive) == 0
+    assert risk_events.more == 2 * len(bad)
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap, "log_level": 0})
+    listing = await asyncio.to_thread(admin.list_consumer_groups().result, 10)
+    assert not [group.group_id for group in listing.valid if "redrive" in group.group_id]
+
+    letters = Topic(stage.bootstrap, DEAD_LETTER_TOPIC)
+    again = stage.add_redrive("again").start()
+    assert await ended(again) == 0
+    assert again.log().strip() == "nothing to put back"
+    assert letters.more == 0, "bookmarks for nothing"
+    letters.close()
+    assert risk_events.more == 2 * len(bad)
+
+
+async def test_a_dry_run_writes_nothing(stage: Stage, risk_events: Topic) -> None:
+    await rejected(stage, [Record("risk-events", b"not json %d" % number, b"k") for number in range(5)])
+    letters = Topic(stage.bootstrap, DEAD_LETTER_TOPIC)
+    for number in range(2):
+        look = stage.add_redrive(f"look-{number}", "--dry-run").start()
+        assert await ended(look) == 0
+        assert "risk-events  not_json            5" in look.log()
+    assert (letters.more, risk_events.more) == (0, 5)
+    letters.close()
 
 
 async def test_told_to_end_it_finishes_what_it_has_and_goes_on_next_time(stage: Stage, risk_events: Topic) -> None:

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 
+import pytest
+from confluent_kafka import Producer
+
 from relay.batch import DeadLetter
-from relay.bookmarks import Bookmarks, Chosen
+from relay.bookmarks import BOOKMARKS_KEY, Bookmarks, Chosen
 from relay.decode import Reason
 from relay.letters import Kind, bare_headers, whole_headers
-from relay.redrive import sort_letters
+from relay.redrive import Redrive, Sorted, sort_letters
 from relay.routes import Partition
+from relay.settings import KafkaSettings
+from shared.errors import BrokerUnavailable
 
 EVERYTHING = Chosen()
 
@@ -54,6 +59,35 @@ def test_a_letter_without_its_value_is_named() -> None:
     assert sorted_.put_back == []
     ((_, why),) = sorted_.stuck
     assert "notification-dead-letters/3/7 from risk-events/2/1007 (too_large)" in why
+
+
+def test_bookmarks_are_no_letters_and_nobody_counts_them() -> None:
+    bookmarks = R(7, b"", BOOKMARKS_KEY, headers=tuple(Bookmarks(7).headers))
+    for chosen in (EVERYTHING, Chosen(topics={"risk-events"})):
+        sorted_ = sort_letters(0, [bookmarks], chosen, Bookmarks(0), 100)
+        assert sorted_ == Sorted([], [])
+        assert not sorted_.is_to_be_remembered
+
+
+def test_what_was_put_back_or_named_is_to_be_remembered() -> None:
+    def is_to_be_remembered(record: R, chosen: Chosen = EVERYTHING) -> bool:
+        return sort_letters(0, [record], chosen, Bookmarks(0), 100).is_to_be_remembered
+
+    assert is_to_be_remembered(dead(1))
+    assert is_to_be_remembered(dead(1, is_bare=True))
+    assert is_to_be_remembered(R(1))
+    assert not is_to_be_remembered(dead(1), Chosen(reasons={"too_large"}))
+
+
+async def test_a_topic_that_is_not_there_is_said_and_not_made() -> None:
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})  # a broker that makes what it is asked for
+    (broker,) = cluster.list_topics("risk-events", timeout=10).brokers.values()
+    settings = KafkaSettings(redpanda_brokers=(f"{broker.host}:{broker.port}",))
+    run = Redrive(settings, EVERYTHING, say=print, show_progress=print, is_told_to_end=lambda: False)
+    for is_dry_run in (True, False):
+        with pytest.raises(BrokerUnavailable, match="there is no topic notification-dead-letters"):
+            await run.run(is_dry_run=is_dry_run)
+    assert set(cluster.list_topics(timeout=10).topics) == {"risk-events"}
 
 
 def test_a_record_that_is_no_letter_is_named_by_a_run_of_everything_only() -> None:

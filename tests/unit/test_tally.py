@@ -1,5 +1,5 @@
 from relay.letters import Kind
-from relay.tally import Tally
+from relay.tally import Tally, looking
 
 BIG = Kind("risk-events", "too_large")
 BAD = Kind("alert-events", "not_json")
@@ -9,6 +9,11 @@ def test_progress_is_one_line() -> None:
     tally = Tally(total=400, read=100)
     tally.put_back[BAD] = 50
     assert tally.progress(2.0) == "read 100 of 400 (25 %), put back 50, 25 a second"
+
+
+def test_looking_for_bookmarks_shows_its_progress_too() -> None:
+    assert looking(30, 40) == "looking for what was put back already: read 30 of 40 (75 %)"
+    assert looking(0, 0).endswith("read 0 of 0 (100 %)")
 
 
 def test_nothing_is_no_division() -> None:

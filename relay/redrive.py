@@ -14,15 +14,16 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from relay.batch import Record
+from relay.batch import NoRecord, Record
 from relay.bookmarks import BOOKMARKS_KEY, Bookmarks, Chosen, last_bookmarks, parse_bookmarks
-from relay.consumer import FETCH_BYTES
+from relay.consumer import FETCH_BYTES, FIND_SECONDS
 from relay.letters import Letter, parse_letter
 from relay.positions import Ends
-from relay.routes import DEAD_LETTER_TOPIC
+from relay.probe import find_undecodable, is_undecodable
+from relay.routes import DEAD_LETTER_TOPIC, Partition
 from relay.settings import KafkaSettings
 from relay.tally import Tally, looking
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerUnavailable, Undecodable
 
 LETTERS_AT_ONCE: Final = 100
 """As many are put back twice at most, when a run is killed between sending and writing bookmarks."""
@@ -205,7 +206,11 @@ class Redrive:
         consumer.assign([partition])
         consumer.seek(partition, at)
         while at < end and not self._is_told_to_end():
-            records, position = await self._next(consumer, partition, at)
+            try:
+                records, position = await self._next(consumer, partition, at)
+            except Undecodable:
+                records, position = await self._passed_over(partition, at)
+                consumer.seek(partition, position)
             before, at = at, min(position, end)
             yield at - before, records, at
 
@@ -213,14 +218,29 @@ class Redrive:
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, at: int
     ) -> tuple[Sequence[Record], int]:
         """Some records from `at` on, and what is read next. They may be none: what ends a transaction has
-        an offset, too."""
+        an offset, too. Raises Undecodable; what was read with such a record is to be read again."""
         async with self._bounded("the dead letters"):
             while True:
-                found = await consumer.getmany(
-                    partition, timeout_ms=int(READ_SECONDS * 1000), max_records=LETTERS_AT_ONCE
-                )
+                try:
+                    found = await consumer.getmany(
+                        partition, timeout_ms=int(READ_SECONDS * 1000), max_records=LETTERS_AT_ONCE
+                    )
+                except Exception as error:
+                    if is_undecodable(error):
+                        raise Undecodable(f"{DEAD_LETTER_TOPIC}/{partition.partition}: {error!r}") from None
+                    raise
                 if (position := await consumer.position(partition)) != at:
                     return found.get(partition, ()), position
+
+    async def _passed_over(self, partition: TopicPartition, at: int) -> tuple[Sequence[Record], int]:
+        """The records from `at` on up to those that cannot be decoded, with something that is no letter in
+        place of these, and the offset behind them."""
+        async with self._bounded("records that cannot be decoded", FIND_SECONDS):
+            gap = await find_undecodable(self._settings, {Partition(*partition): at})
+        if gap is None:
+            name = f"{DEAD_LETTER_TOPIC}/{partition.partition}"
+            raise BrokerUnavailable(f"{name} cannot be decoded from {at} on, although another reader can")
+        return [*gap.before, *map(NoRecord, range(gap.first, gap.behind))], gap.behind
 
     async def _put_back(self, producer: AIOKafkaProducer, letters: Sequence[Letter]) -> list[Letter]:
         """Send, and wait until all are acknowledged. Gives those that were too large."""
@@ -286,12 +306,12 @@ class Redrive:
         }
 
     @contextlib.asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
+    async def _bounded(self, what: str, seconds: float | None = None) -> AsyncIterator[None]:
         """Translate: whatever goes wrong within, or takes too long, is BrokerUnavailable."""
         brokers = ", ".join(self._settings.redpanda_brokers)
         try:
             # Twice: the producer waits as long for a topic's metadata, and again for the answer.
-            async with asyncio.timeout(2 * self._settings.redpanda_timeout_seconds):
+            async with asyncio.timeout(seconds or 2 * self._settings.redpanda_timeout_seconds):
                 yield
         except (KafkaError, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"Redpanda at {brokers} does not give {what}: {error!r}") from None

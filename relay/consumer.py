@@ -146,13 +146,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         """What is read next of each assigned partition; None when it is not known where to read."""
         if self._kafka is None or self.assigned is None or self.is_moved:
             return None
-        try:
-            async with self._bounded("positions"):
+        async with self._bounded("positions"):
+            try:
                 return {
                     partition: await self._kafka.position(TopicPartition(*partition)) for partition in self.assigned
                 }
-        except IllegalStateError:  # a rebalance has begun
-            return None
+            except IllegalStateError:  # a rebalance has begun; it is a KafkaError, too
+                return None
 
     @property
     def fetched(self) -> frozenset[Partition]:

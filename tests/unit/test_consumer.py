@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
+from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError, UnsupportedCodecError
 
 from relay import consumer
 from relay.consumer import Consumer
@@ -95,6 +95,17 @@ async def test_what_was_fetched_and_not_read_yet_is_known() -> None:
     assert reader.fetched == frozenset()
     kafka._fetcher._records = {TopicPartition(*BAD): None}
     assert reader.fetched == {BAD}
+
+
+async def test_a_rebalance_that_begins_while_positions_are_asked_for_is_no_failure_of_the_broker() -> None:
+    kafka = Kafka(None)
+    reader = consumer_of(kafka)
+
+    async def position(_: TopicPartition) -> int:
+        raise IllegalStateError("not assigned")
+
+    kafka.position = position  # type: ignore[assignment]
+    assert await reader.positions() is None
 
 
 async def test_a_partition_that_fails_again_and_again_stops_the_relay_although_others_are_read() -> None:

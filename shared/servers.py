@@ -76,8 +76,8 @@ class Servers:
                 reasons.append(f"{node} knows of no slots")
             except RedisError as error:
                 reasons.append(str(error))
-            except (ValueError, TypeError) as error:
-                reasons.append(f"{node} answered CLUSTER SLOTS with something else: {error}")
+            except ValueError as error:
+                reasons.append(f"{node} gave {error}")
         raise RedisUnavailable(f"no node tells where the slots are: {'; '.join(reasons)}")
 
     async def _primary(self, watched: Sentinels) -> RedisAddress:
@@ -99,8 +99,8 @@ class Servers:
                 reasons[f"{server} is no primary, though the Sentinel at {sentinel} says so"] = None
             except RedisError as error:
                 reasons[str(error)] = None
-            except (ValueError, TypeError) as error:
-                reasons[f"the Sentinel at {sentinel} answered with something else: {error}"] = None
+            except ValueError as error:
+                reasons[f"the Sentinel at {sentinel} gave {error}"] = None
         raise RedisUnavailable(f"no primary found for {watched}: {'; '.join(reasons)}")
 
     async def _asked(self, address: RedisAddress, commands: Sequence[Command]) -> list[Reply]:

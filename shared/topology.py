@@ -7,7 +7,7 @@ Three ways to run Redis: one server, a Redis Cluster, or a primary that Sentinel
 import binascii
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -156,30 +156,40 @@ class Placement:
         return frozenset(server for server in self.servers if server is not None)
 
 
-def parse_slots(reply: Sequence[Any], asked: RedisAddress) -> Placement:
+_NOT_AS_EXPECTED: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""What comes of taking an answer for something that it is not."""
+
+
+def parse_slots(reply: Any, asked: RedisAddress) -> Placement:
     """The answer of `asked` to CLUSTER SLOTS. A node whose host it does not tell has its own.
 
     Raises ValueError when it is not one.
     """
     places: list[tuple[int, RedisAddress | None]] = []
     following = 0
-    for first, last, (told, port, *_), *_ in sorted(reply, key=lambda entry: int(entry[0])):
-        if first > following:
-            places.append((following, None))
-        host = (told or b"").decode()
-        places.append((first, replace(asked, host=asked.host if host in ("", "?") else host, port=port)))
-        following = last + 1
+    try:
+        for first, last, (told, port, *_), *_ in sorted(reply, key=lambda entry: int(entry[0])):
+            if first > following:
+                places.append((following, None))
+            host = (told or b"").decode()
+            places.append((first, replace(asked, host=asked.host if host in ("", "?") else host, port=int(port))))
+            following = last + 1
+    except _NOT_AS_EXPECTED as error:
+        raise ValueError(f"no answer to CLUSTER SLOTS: {error!r}") from None
     if following < SLOTS:
         places.append((following, None))
     return Placement(tuple(start for start, _ in places), tuple(server for _, server in places))
 
 
-def parse_master_address(reply: Sequence[bytes], server: RedisAddress) -> RedisAddress:
+def parse_master_address(reply: Any, server: RedisAddress) -> RedisAddress:
     """The answer to SENTINEL GET-MASTER-ADDR-BY-NAME, entered like `server`. Raises ValueError."""
-    host, port = reply
-    return replace(server, host=host.decode(), port=int(port))
+    try:
+        host, port = reply
+        return replace(server, host=host.decode(), port=int(port))
+    except _NOT_AS_EXPECTED as error:
+        raise ValueError(f"no answer to SENTINEL GET-MASTER-ADDR-BY-NAME: {error!r}") from None
 
 
-def is_primary(role: Sequence[Any]) -> bool:
+def is_primary(role: Any) -> bool:
     """Whether the answer to ROLE is that of a server which takes writes."""
-    return bool(role) and role[0] == b"master"
+    return isinstance(role, list) and role[:1] == [b"master"]

@@ -76,7 +76,7 @@ async def test_a_server_that_says_it_is_a_replica_is_not_believed_to_be_the_prim
 
 async def test_a_sentinel_that_does_not_know_the_master_is_no_end() -> None:
     servers = watched()
-    servers.answers = {"s1:26379": None, "s2:26379": names(A), "s3:26379": [b"what"], str(A): PRIMARY}
+    servers.answers = {"s1:26379": None, "s2:26379": names(A), "s3:26379": [None, None], str(A): PRIMARY}
     for _ in range(10):
         servers.doubt()
         assert await servers.placement() == Placement.on(A)
@@ -110,7 +110,7 @@ def all_on(address: RedisAddress) -> list[Any]:
 
 async def test_any_node_tells_where_the_slots_are() -> None:
     servers = ScriptedServers("redis://n1:1,n2:2,n3:3,n4:4", cluster=True)
-    servers.answers = {"n2:2": [], "n3:3": all_on(A), "n4:4": [["what"]]}
+    servers.answers = {"n1:1": [[]], "n2:2": [], "n3:3": all_on(A), "n4:4": [[0, 16383, ["what", 1]]]}
     for _ in range(10):
         servers.doubt()
         assert (await servers.placement()).addresses == {A}

@@ -169,6 +169,26 @@ def test_a_node_whose_host_is_not_told_is_where_it_was_asked(told: bytes | None)
     assert parse_slots([[0, SLOTS - 1, node(B, told)]], A).server_of("x") == B
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        5,
+        [5],
+        [[]],
+        [[0, 16383]],
+        [[0, 16383, []]],
+        [[0, 16383, ["host", 1]]],
+        [[0, 16383, [b"host", None]]],
+        [[b"x", 16383, [b"host", 1]]],
+        [[0, 16383, [b"\xff", 1]]],
+        {b"a": 1},
+    ],
+)
+def test_what_says_nothing_of_slots_is_no_answer(reply: Any) -> None:
+    with pytest.raises(ValueError, match="CLUSTER SLOTS"):
+        parse_slots(reply, A)
+
+
 def test_one_server_holds_everything() -> None:
     assert Placement.on(A).homes(Keys()) == {A: frozenset({"g", "u0"})}
 
@@ -181,6 +201,12 @@ def test_the_primary_that_a_sentinel_names_is_entered_like_the_url_says() -> Non
     assert parse_master_address([b"10.0.0.7", b"7003"], server) == RedisAddress("10.0.0.7", 7003, "ann", "pw", 3)
 
 
+@pytest.mark.parametrize("reply", [5, [], [b"h"], [5, b"1"], [b"h", b"x"], [b"h", None], ["h", b"1"], [b"\xff", b"1"]])
+def test_what_names_no_server_is_no_answer(reply: Any) -> None:
+    with pytest.raises(ValueError, match="GET-MASTER-ADDR-BY-NAME"):
+        parse_master_address(reply, A)
+
+
 @pytest.mark.parametrize(
     ("role", "primary"),
     [
@@ -188,7 +214,10 @@ def test_the_primary_that_a_sentinel_names_is_entered_like_the_url_says() -> Non
         ([b"slave", b"h", 7000, b"connected", 7], False),
         ([b"sentinel", []], False),
         ([], False),
+        ({}, False),
+        ({b"role": b"master"}, False),
+        (5, False),
     ],
 )
-def test_a_server_says_whether_it_is_a_primary(role: list[Any], primary: bool) -> None:
+def test_a_server_says_whether_it_is_a_primary(role: Any, primary: bool) -> None:
     assert is_primary(role) is primary

@@ -32,6 +32,8 @@ _ANOTHERS: Final = ("MOVED ", "CLUSTERDOWN ", "READONLY ", "MASTERDOWN ")
 _NOT_IN_A_NAME: Final = re.compile(r"[^!-~]")
 """What Redis refuses in the name of a connection: white space, and all that is not ASCII."""
 
+_DATABASE: Final = re.compile(r"/?[0-9]*/?")
+
 
 @dataclass(frozen=True)
 class RedisAddress:
@@ -51,16 +53,22 @@ class RedisAddress:
         by default) or `unix://`. Raises SettingsError, without the URL, which holds a password."""
         try:
             options: dict[str, Any] = dict(parse_url(url))
-            urlsplit(url).port  # noqa: B018 - raises on a port out of range, which parse_url takes as none
+            split = urlsplit(url)
+            port = split.port  # raises on one that is out of range
             tls = None
             if options.pop("connection_class", None) is SSLConnection:
                 context_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
                 tls = SSLConnection(host="", **context_options).ssl_context.get()
         except (ValueError, TypeError, OSError, RedisPyError) as error:
             raise SettingsError(f"REDIS_URL is not a Redis URL: {type(error).__name__}") from None
+        # parse_url takes both as none.
+        if port == 0:
+            raise SettingsError("REDIS_URL has port 0")
+        if split.scheme != "unix" and not _DATABASE.fullmatch(split.path):
+            raise SettingsError("REDIS_URL has no database's number where one belongs")
         return cls(
             host=options.get("host") or "localhost",
-            port=options.get("port") or 6379,
+            port=port or 6379,
             username=options.get("username"),
             password=options.get("password"),
             database=options.get("db") or 0,

@@ -5,6 +5,7 @@ in the environment or in `.env`. `__main__` builds them once with `load` and pas
 """
 
 import json
+from functools import cached_property
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -133,9 +134,9 @@ class RedisSettings(Settings):
             ) from None
         return self
 
-    @property
+    @cached_property
     def deployment(self) -> Deployment:
-        """How Redis is run here, and where to begin. Holds the password."""
+        """How Redis is run here, and where to begin. Holds the password. Read once: a TLS context is dear."""
         return parse_deployment(self.redis_url.get_secret_value(), self.redis_cluster)
 
     @property

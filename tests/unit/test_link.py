@@ -506,6 +506,18 @@ def test_what_is_no_address_is_refused_without_repeating_it(url: str) -> None:
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["redis://h:7000/s3cret", "redis://h/1/2", "rediss://h/-1", "redis://h/1%20"])
+def test_a_database_that_is_no_number_is_refused_and_not_taken_as_0(url: str) -> None:
+    with pytest.raises(SettingsError, match="no database's number") as raised:
+        RedisAddress.from_url(url)
+    assert "s3cret" not in str(raised.value)  # it may be half a password
+
+
+def test_port_0_is_refused_and_not_taken_as_6379() -> None:
+    with pytest.raises(SettingsError, match="port 0"):
+        RedisAddress.from_url("redis://h:0")
+
+
 def test_an_address_never_shows_its_password() -> None:
     address = RedisAddress.from_url("redis://ann:s3cret@h:7000/1")
     assert str(address) == "h:7000"

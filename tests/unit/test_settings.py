@@ -173,6 +173,9 @@ def test_a_wrong_address_is_not_repeated_since_it_may_hold_a_password(
         ("redis://ann:s3cret@h:1,i:2", "false", "set REDIS_CLUSTER=true"),
         ("redis://ann:s3cret@h/2", "true", "database 0"),
         ("redis+sentinel://ann:s3cret@h", "false", "no master"),
+        ("redis://ann:s3cret@h/abc", "false", "no database's number"),
+        ("redis+sentinel://ann:s3cret@h/m/abc", "false", "no database's number"),
+        ("redis://ann:s3cret@h:0", "false", "port 0"),
     ],
 )
 def test_an_address_that_does_not_go_with_the_rest_says_why(
@@ -192,6 +195,13 @@ def test_no_secret_is_in_what_is_printed_of_settings(monkeypatch: pytest.MonkeyP
     assert (
         "s3cret" not in f"{settings} {settings!r} {settings.deployment} {settings.deployment!r} {settings.model_dump()}"
     )
+
+
+def test_the_address_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "rediss://ann:s3cret@h")  # with a TLS context, which is dear
+    settings = load(RedisSettings)
+    assert settings.deployment is settings.deployment
+    assert "deployment" not in settings.model_dump()
 
 
 def test_a_long_value_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ FETCH_BYTES: Final = 16 * 1024
 """One record is wanted of each partition; a larger batch comes whole all the same."""
 
 GAP_RECORDS: Final = 20_000
-"""How far behind a position an undecodable record is looked for, about: more is never fetched ahead."""
+"""How many offsets behind a position an undecodable record is looked for. A read that comes to one begins at
+the position and takes BATCH_EVENTS at most, 10,000; as many offsets may be without a record."""
 
 _UNREADABLE: Final = (CorruptRecordException, OffsetOutOfRangeError, RecordTooLargeError, UnsupportedCodecError)
 

@@ -37,10 +37,10 @@ Read = AsyncIterator[tuple[int, Sequence[Record], int]]
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """What is to be done with some letters of one partition: `stuck` are named, each with why; `left` are
-    those of another run."""
+    """What is to be done with some letters of one partition: `put_back` by their place in the dead-letter
+    topic; `stuck` are named, each with why; `left` are those of another run."""
 
-    put_back: list[Letter] = field(default_factory=list)
+    put_back: dict[str, Letter] = field(default_factory=dict)
     stuck: list[tuple[Letter | None, str]] = field(default_factory=list)
     left: int = 0
 
@@ -54,7 +54,7 @@ class Sorted:
 def sort_letters(partition: int, records: Sequence[Record], chosen: Chosen, marks: Bookmarks, end: int) -> Sorted:
     """Decide for each record: to be put back, impossible to, not of this run, or no letter but bookmarks.
     Pure."""
-    put_back: list[Letter] = []
+    put_back: dict[str, Letter] = {}
     stuck: list[tuple[Letter | None, str]] = []
     left = 0
     for record in records:
@@ -75,7 +75,7 @@ def sort_letters(partition: int, records: Sequence[Record], chosen: Chosen, mark
             size = f"{letter.value_bytes} bytes" if letter.value_bytes else "of unknown size"
             stuck.append((letter, f"{name} {_origin(letter)} has no value; the record's was {size}"))
         else:
-            put_back.append(letter)
+            put_back[name] = letter
     return Sorted(put_back, stuck, left)
 
 
@@ -153,7 +153,7 @@ class Redrive:
         """Deal with what is read of one partition. Without a producer it is only counted."""
         async for count, rows, at in records:
             sorted_ = sort_letters(partition.partition, rows, self._chosen, marks, end)
-            refused = [] if producer is None else await self._put_back(producer, sorted_.put_back)
+            refused = {} if producer is None else await self._put_back(producer, sorted_.put_back)
             self._count(tally, sorted_, refused)
             if producer is not None and sorted_.is_to_be_remembered:
                 marks = marks.moved(self._chosen, at)
@@ -161,15 +161,13 @@ class Redrive:
             tally.read += count
             self._show(tally.progress(time.monotonic() - self._began))
 
-    def _count(self, tally: Tally, sorted_: Sorted, refused: list[Letter]) -> None:
-        for letter in sorted_.put_back:
+    def _count(self, tally: Tally, sorted_: Sorted, refused: Mapping[str, Letter]) -> None:
+        for letter in sorted_.put_back.values():
             tally.put_back[letter.kind] += 1
-        for letter in refused:
+        for name, letter in refused.items():
             tally.put_back[letter.kind] -= 1
             tally.stuck[letter.kind] += 1
-            self._say(
-                f"cannot be put back: the letter {_origin(letter)} is larger than {letter.source.topic} takes now"
-            )
+            self._say(f"cannot be put back: {name} {_origin(letter)} is larger than {letter.source.topic} takes now")
         for stuck, why in sorted_.stuck:
             if stuck is None:
                 tally.foreign += 1
@@ -242,10 +240,12 @@ class Redrive:
             raise BrokerUnavailable(f"{name} cannot be decoded from {at} on, although another reader can")
         return [*gap.before, *map(NoRecord, range(gap.first, gap.behind))], gap.behind
 
-    async def _put_back(self, producer: AIOKafkaProducer, letters: Sequence[Letter]) -> list[Letter]:
+    async def _put_back(self, producer: AIOKafkaProducer, letters: Mapping[str, Letter]) -> dict[str, Letter]:
         """Send, and wait until all are acknowledged. Gives those that were too large."""
-        answers = await asyncio.gather(*(self._send(producer, letter) for letter in letters))
-        return [letter for letter, is_sent in zip(letters, answers, strict=True) if not is_sent]
+        answers = await asyncio.gather(*(self._send(producer, letter) for letter in letters.values()))
+        refused = [name for name, is_sent in zip(letters, answers, strict=True) if not is_sent]
+        # Once more, each by itself: a batch with one that is too large is refused as a whole.
+        return {name: letters[name] for name in refused if not await self._send(producer, letters[name])}
 
     async def _send(self, producer: AIOKafkaProducer, letter: Letter) -> bool:
         topic, number = letter.source

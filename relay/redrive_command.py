@@ -34,7 +34,9 @@ through first: as long as there are letters it is known which were put back. Run
 meanwhile. Whoever runs it must be allowed to write to {DEAD_LETTER_TOPIC}; a dry run writes nothing.
 
 A letter that was too large for {DEAD_LETTER_TOPIC} has no value and cannot be put back: it is named,
-so that you can fetch the record from its topic while that still has it, and then passed.
+so that you can fetch the record from its topic while that still has it, and then passed. One that is larger
+than its own topic takes now (max.message.bytes was lowered) is named with its place and passed, too: no later run
+comes back to it. Raise the limit first; a letter that was passed can still be copied by hand from its place.
 
 Settings are those of the relay: REDPANDA_BROKERS, REDPANDA_TIMEOUT_SECONDS.
 Exit codes: 0 done; 1 Redpanda cannot be used; 2 wrong option or setting; 3 done, but some letters cannot be

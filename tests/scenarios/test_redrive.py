@@ -1,12 +1,13 @@
 """Dead letters are put back once what was wrong has been mended; interrupted, it goes on where it was."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 from harness.dead_letters import DeadLetters
 from harness.malformed import send_malformed
 from harness.oracle import DEAD_LETTER_TOPIC, Event
@@ -206,6 +207,26 @@ async def test_told_to_end_it_finishes_what_it_has_and_goes_on_next_time(stage: 
     assert risk_events.more < 2 * len(bad)
     assert await ended(stage.add_redrive("again").start()) == 0
     assert set(risk_events.values().values()) == {2}, "an interruption in good order doubles nothing"
+
+
+async def test_a_letter_larger_than_its_topic_takes_now_is_named_with_its_place(own_broker_stage: Stage) -> None:
+    stage = own_broker_stage
+    risk_events = Topic(stage.bootstrap, "risk-events")
+    large, small = (Record("risk-events", value, b"k", partition=1) for value in (b"x" * 3000, b"not json"))
+    await rejected(stage, [large, small])
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap, "log_level": 0})
+    limit = ConfigEntry("max.message.bytes", "2000", incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(ConfigResource.Type.TOPIC, "risk-events", incremental_configs=[limit])
+    (altered,) = admin.incremental_alter_configs([topic]).values()
+    await asyncio.to_thread(altered.result, 10)
+
+    redrive = stage.add_redrive("redrive").start()
+    assert await ended(redrive) == 3
+    named = r"notification-dead-letters/\d/\d from risk-events/1/0 \(too_large\) is larger than risk-events takes now"
+    assert re.search(f"cannot be put back: {named}", redrive.log())
+    assert redrive.log().count("cannot be put back") == 1
+    assert risk_events.values() == Counter({large.value: 1, small.value: 2})
+    risk_events.close()
 
 
 async def test_without_a_broker_it_says_so_and_ends(stage: Stage) -> None:

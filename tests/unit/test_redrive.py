@@ -34,7 +34,7 @@ def dead(offset: int, reason: Reason = Reason.NOT_JSON, *, is_bare: bool = False
 
 
 def offsets(records: list[R], chosen: Chosen, marks: Bookmarks, end: int = 100) -> list[int]:
-    return [letter.offset - 1000 for letter in sort_letters(0, records, chosen, marks, end).put_back]
+    return [letter.offset - 1000 for letter in sort_letters(0, records, chosen, marks, end).put_back.values()]
 
 
 def test_letters_from_their_kinds_bookmark_on_are_put_back() -> None:
@@ -50,13 +50,15 @@ def test_letters_that_came_after_the_run_began_are_for_another() -> None:
 def test_other_kinds_are_counted_and_left() -> None:
     chosen = Chosen(reasons={"too_large"})
     sorted_ = sort_letters(0, [dead(1), dead(2, Reason.TOO_LARGE), dead(3)], chosen, Bookmarks(2), 100)
-    assert [letter.offset for letter in sorted_.put_back] == [1002]
+    assert [(name, letter.offset) for name, letter in sorted_.put_back.items()] == [
+        ("notification-dead-letters/0/2", 1002)
+    ]
     assert sorted_.left == 1
 
 
 def test_a_letter_without_its_value_is_named() -> None:
     sorted_ = sort_letters(3, [dead(7, Reason.TOO_LARGE, is_bare=True)], EVERYTHING, Bookmarks(0), 100)
-    assert sorted_.put_back == []
+    assert sorted_.put_back == {}
     ((_, why),) = sorted_.stuck
     assert "notification-dead-letters/3/7 from risk-events/2/1007 (too_large)" in why
 
@@ -65,7 +67,7 @@ def test_bookmarks_are_no_letters_and_nobody_counts_them() -> None:
     bookmarks = R(7, b"", BOOKMARKS_KEY, headers=tuple(Bookmarks(7).headers))
     for chosen in (EVERYTHING, Chosen(topics={"risk-events"})):
         sorted_ = sort_letters(0, [bookmarks], chosen, Bookmarks(0), 100)
-        assert sorted_ == Sorted([], [])
+        assert sorted_ == Sorted()
         assert not sorted_.is_to_be_remembered
 
 

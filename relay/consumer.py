@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -26,11 +26,14 @@ from aiokafka.structs import OffsetAndMetadata
 from relay.batch import Gap, Record
 from relay.positions import Commit, Ends, Place, parse_commit
 from relay.probe import find_undecodable, is_undecodable, timestamps_of
+from relay.redpanda import bounded, connection
 from relay.routes import ROUTES, Partition, partition_name
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
 from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
 from shared.logging import get_logger
+
+CLIENT_ID: Final = "notify-relay"
 
 READ_SECONDS: Final = 0.2
 """How long `read` waits for a record, and so for how long an idle relay overlooks a new epoch."""
@@ -318,28 +321,20 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
     async def _connect(self) -> None:
         settings = self._settings
-        timeout_ms = int(settings.redpanda_timeout_seconds * 1000)
         session_ms = int(settings.redpanda_session_seconds * 1000)
         self._kafka = AIOKafkaConsumer(
-            bootstrap_servers=list(settings.redpanda_brokers),
-            client_id="notify-relay",
+            **connection(settings, CLIENT_ID),
             group_id=settings.redpanda_group_id,
             isolation_level="read_committed",
             auto_offset_reset="none",
             enable_auto_commit=False,
             fetch_max_bytes=FETCH_BYTES,
             fetch_max_wait_ms=settings.redpanda_fetch_wait_ms,
-            request_timeout_ms=timeout_ms,
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // 5,
             metadata_max_age_ms=METADATA_MS,
         )
-        self._admin = AIOKafkaAdminClient(
-            bootstrap_servers=list(settings.redpanda_brokers),
-            client_id="notify-relay",
-            request_timeout_ms=timeout_ms,
-            metadata_max_age_ms=METADATA_MS,
-        )
+        self._admin = AIOKafkaAdminClient(**connection(settings, CLIENT_ID), metadata_max_age_ms=METADATA_MS)
         try:
             async with self._bounded("a connection"):
                 await self._kafka.start()
@@ -358,12 +353,5 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             raise BrokerUnavailable(f"topics are missing: {', '.join(missing)}")
         return sorted(Partition(topic, row["partition"]) for topic, rows in found.items() for row in rows)
 
-    @contextlib.asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
-        """Translate: whatever goes wrong within, or takes too long, is BrokerUnavailable."""
-        brokers = ", ".join(self._settings.redpanda_brokers)
-        try:
-            async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
-                yield
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"Redpanda at {brokers} does not give {what}: {error!r}") from None
+    def _bounded(self, what: str) -> contextlib.AbstractAsyncContextManager[None]:
+        return bounded(self._settings, what, self._settings.redpanda_timeout_seconds)

@@ -10,8 +10,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from relay.batch import DeadLetter
-from relay.consumer import FETCH_BYTES
+from relay.consumer import CLIENT_ID, FETCH_BYTES
 from relay.letters import Headers, bare_headers, whole_headers
+from relay.redpanda import connection
 from relay.routes import DEAD_LETTER_TOPIC
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
@@ -74,11 +75,9 @@ class DeadLetters:
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
             self._producer = AIOKafkaProducer(
-                bootstrap_servers=list(self._settings.redpanda_brokers),
-                client_id="notify-relay",
+                **connection(self._settings, CLIENT_ID),
                 acks="all",
                 max_request_size=FETCH_BYTES,  # so that the broker, not we, says what is too large
-                request_timeout_ms=int(self._settings.redpanda_timeout_seconds * 1000),
             )
             try:
                 async with asyncio.timeout(self._settings.redpanda_timeout_seconds):

@@ -15,6 +15,7 @@ from aiokafka.errors import (
 
 from relay.batch import Gap, Record
 from relay.positions import Place
+from relay.redpanda import connection
 from relay.routes import Partition
 from relay.settings import KafkaSettings
 
@@ -121,15 +122,13 @@ async def _is_decodable(kafka: AIOKafkaConsumer, wanted: TopicPartition, offset:
 @contextlib.asynccontextmanager
 async def _reader(settings: KafkaSettings, isolation_level: str) -> AsyncIterator[Any]:
     kafka = AIOKafkaConsumer(
-        bootstrap_servers=list(settings.redpanda_brokers),
-        client_id="notify-relay-probe",
+        **connection(settings, "notify-relay-probe"),
         group_id=None,
         isolation_level=isolation_level,
         auto_offset_reset="none",
         enable_auto_commit=False,
         max_partition_fetch_bytes=FETCH_BYTES,
         fetch_max_wait_ms=settings.redpanda_fetch_wait_ms,
-        request_timeout_ms=int(settings.redpanda_timeout_seconds * 1000),
     )
     try:
         await kafka.start()

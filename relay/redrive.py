@@ -20,10 +20,13 @@ from relay.consumer import FETCH_BYTES, FIND_SECONDS
 from relay.letters import Letter, parse_letter
 from relay.positions import Ends
 from relay.probe import find_undecodable, is_undecodable
+from relay.redpanda import bounded, connection
 from relay.routes import DEAD_LETTER_TOPIC, Partition
 from relay.settings import KafkaSettings
 from relay.tally import Tally, looking
 from shared.errors import BrokerUnavailable, Undecodable
+
+CLIENT_ID: Final = "notify-redrive"
 
 LETTERS_AT_ONCE: Final = 100
 """As many are put back twice at most, when a run is killed between sending and writing bookmarks."""
@@ -270,7 +273,7 @@ class Redrive:
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         made = AIOKafkaConsumer(
-            **self._options,
+            **connection(self._settings, CLIENT_ID),
             group_id=None,
             isolation_level="read_committed",
             auto_offset_reset="none",
@@ -282,7 +285,7 @@ class Redrive:
 
     @contextlib.asynccontextmanager
     async def _producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        made = AIOKafkaProducer(**self._options, acks="all", max_request_size=FETCH_BYTES)
+        made = AIOKafkaProducer(**connection(self._settings, CLIENT_ID), acks="all", max_request_size=FETCH_BYTES)
         async with self._started(made) as producer:
             yield producer
 
@@ -297,21 +300,6 @@ class Redrive:
                 async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
                     await client.stop()
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {
-            "bootstrap_servers": list(self._settings.redpanda_brokers),
-            "client_id": "notify-redrive",
-            "request_timeout_ms": int(self._settings.redpanda_timeout_seconds * 1000),
-        }
-
-    @contextlib.asynccontextmanager
-    async def _bounded(self, what: str, seconds: float | None = None) -> AsyncIterator[None]:
-        """Translate: whatever goes wrong within, or takes too long, is BrokerUnavailable."""
-        brokers = ", ".join(self._settings.redpanda_brokers)
-        try:
-            # Twice: the producer waits as long for a topic's metadata, and again for the answer.
-            async with asyncio.timeout(seconds or 2 * self._settings.redpanda_timeout_seconds):
-                yield
-        except (KafkaError, TimeoutError, OSError) as error:
-            raise BrokerUnavailable(f"Redpanda at {brokers} does not give {what}: {error!r}") from None
+    def _bounded(self, what: str, seconds: float | None = None) -> contextlib.AbstractAsyncContextManager[None]:
+        # Twice: the producer waits as long for a topic's metadata, and again for the answer.
+        return bounded(self._settings, what, seconds or 2 * self._settings.redpanda_timeout_seconds)

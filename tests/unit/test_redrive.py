@@ -1,5 +1,6 @@
 """What becomes of each dead letter; the run itself is in tests/scenarios/test_redrive.py."""
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -90,6 +91,17 @@ async def test_a_topic_that_is_not_there_is_said_and_not_made() -> None:
         with pytest.raises(BrokerUnavailable, match="there is no topic notification-dead-letters"):
             await run.run(is_dry_run=is_dry_run)
     assert set(cluster.list_topics(timeout=10).topics) == {"risk-events"}
+
+
+async def test_told_to_end_before_it_knows_what_was_put_back_it_puts_nothing_back() -> None:
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    (broker,) = cluster.list_topics("risk-events", timeout=10).brokers.values()
+    settings = KafkaSettings(redpanda_brokers=(f"{broker.host}:{broker.port}",))
+    cluster.produce("notification-dead-letters", b"v", headers=list(dead(0).headers), partition=0)
+    assert await asyncio.to_thread(cluster.flush, 10) == 0
+    for is_told, put_back in ((True, 0), (False, 1), (False, 0)):
+        run = Redrive(settings, EVERYTHING, say=print, show_progress=print, is_told_to_end=lambda told=is_told: told)
+        assert (await run.run(is_dry_run=False)).put_back.total() == put_back
 
 
 def test_a_record_that_is_no_letter_is_named_by_a_run_of_everything_only() -> None:

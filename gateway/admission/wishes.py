@@ -86,7 +86,7 @@ def _parse_resume(options: dict[str, str], last_event_id: bytes | None) -> Resum
             cursor = parse_cursor(options["cursor"])
         except ValueError:
             raise ValueError(
-                "cursor is none; it is <global epoch>.<seq>.<user epoch>.<seq> as this service gave it, or ack."
+                "cursor is malformed; it is <global epoch>.<seq>.<user epoch>.<seq> as this service gave it, or ack."
             ) from None
     if cursor is None and not from_ack and snapshot == "0":
         return None

@@ -104,6 +104,8 @@ class Acks:
         for (device, said), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, RedisError):
                 errors.append(outcome)
+                if self._said.get(device) is said:
+                    self._said[device] = self._said.pop(device)  # others first, the next time
             elif isinstance(outcome, BaseException):
                 raise outcome
             elif outcome and self._said.get(device) is said:

@@ -173,7 +173,10 @@ class Connection(asyncio.Protocol):
             self.refuse(unavailable("This replica is going; connect again.", spread_ms()))
             return
         if code is not CloseCode.SLOW_CONSUMER and self._replay is None:
+            took = self._held is None
             self._connections.hub.flush(self)  # which may be more than it takes: that closes it
+            if took and not self._has_ended() and (owed := self._let_go()):
+                self._transport.write(b"".join(owed))
         if not self._has_ended():
             self._connections.closes[code] += 1
             self._end(self._last_words(code, reason))

@@ -154,8 +154,13 @@ class Redrive:
         tally: Tally,
     ) -> None:
         """Deal with what is read of one partition. Without a producer it is only counted."""
+        is_remembering = False
         async for count, rows, at in records:
             sorted_ = sort_letters(partition.partition, rows, self._chosen, marks, end)
+            if producer is not None and sorted_.put_back and not is_remembering:
+                # Who may not write this finds out before a letter is put back, and not after it in each run.
+                await self._remember(producer, partition, marks)
+                is_remembering = True
             refused = {} if producer is None else await self._put_back(producer, sorted_.put_back)
             self._count(tally, sorted_, refused)
             if producer is not None and sorted_.is_to_be_remembered:

@@ -94,7 +94,7 @@ async def _redrive(kafka: KafkaSettings, chosen: Chosen, *, is_dry_run: bool) ->
         tally = await run.run(is_dry_run=is_dry_run)
     except BrokerUnavailable as error:
         screen.clear()
-        sys.stderr.write(f"redrive: {error}; what was put back is remembered, run it again\n")
+        sys.stderr.write(f"redrive: {error}; run it again, it goes on where this one was\n")
         return 1
     for line in tally.table(is_dry_run=is_dry_run):
         screen.say(line)

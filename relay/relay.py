@@ -247,7 +247,7 @@ class Relay:
         """Decide where reading starts, tell Redis, and start there. Returns without, when the
         assignment changes meanwhile."""
         waiting = Waiting(self._log)
-        looks = 0
+        looks: dict[Partition, int] = {}
         while (assigned := self._consumer.assigned) is not None:
             try:
                 choice = await self._choose(assigned)
@@ -255,8 +255,8 @@ class Relay:
                 anew = sorted(
                     partition_name(partition, start.generation) for partition, start in starts.items() if start.is_anew
                 )
-                looks = looks + 1 if anew else 0
-                if anew and looks < ANEW_LOOKS:
+                looks = {partition: looks.get(partition, 0) + 1 for partition, start in starts.items() if start.is_anew}
+                if any(count < ANEW_LOOKS for count in looks.values()):
                     self._log.warning("topic_looks_made_anew", partitions=anew)
                     await asyncio.sleep(ANEW_SECONDS)
                     continue
@@ -264,7 +264,7 @@ class Relay:
                 await self._store_witnesses(choice.witnesses)
                 if anew:
                     self._log.error("topic_made_anew", partitions=anew)
-                    for partition in (partition for partition, start in starts.items() if start.is_anew):
+                    for partition in looks:
                         self._metrics.topics_made_anew.labels(partition.topic).inc()
             except BrokerUnavailable as error:
                 await waiting.wait("redpanda_not_usable", error=str(error))

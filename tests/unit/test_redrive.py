@@ -2,8 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import TopicAuthorizationFailedError
 from confluent_kafka import Producer
 
 from relay.batch import DeadLetter
@@ -107,3 +110,24 @@ async def test_told_to_end_before_it_knows_what_was_put_back_it_puts_nothing_bac
 def test_a_record_that_is_no_letter_is_named_by_a_run_of_everything_only() -> None:
     assert len(sort_letters(0, [R(7)], EVERYTHING, Bookmarks(0), 100).stuck) == 1
     assert sort_letters(0, [R(7)], Chosen(topics={"risk-events"}), Bookmarks(0), 100).stuck == []
+
+
+async def test_who_may_not_write_bookmarks_puts_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run would put the same letters back."""
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    (broker,) = cluster.list_topics("risk-events", timeout=10).brokers.values()
+    settings = KafkaSettings(_env_file=None, redpanda_brokers=(f"{broker.host}:{broker.port}",))
+    cluster.produce("notification-dead-letters", b"v", headers=list(dead(0).headers), partition=0)
+    assert await asyncio.to_thread(cluster.flush, 10) == 0
+    sent: list[str] = []
+
+    async def send_and_wait(producer: AIOKafkaProducer, topic: str, *args: Any, **options: Any) -> None:
+        if topic == "notification-dead-letters":
+            raise TopicAuthorizationFailedError(topic)
+        sent.append(topic)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_and_wait", send_and_wait)
+    run = Redrive(settings, EVERYTHING, say=print, show_progress=print, is_told_to_end=lambda: False)
+    with pytest.raises(BrokerUnavailable, match="notification-dead-letters"):
+        await run.run(is_dry_run=False)
+    assert not sent

@@ -23,7 +23,7 @@ from relay.batch import DeadLetter, Gap
 from relay.positions import Commit, Ends, Place, parse_commit
 from relay.publisher import Publisher
 from relay.relay import ANEW_LOOKS, ANEW_SECONDS, Relay
-from relay.routes import Partition
+from relay.routes import Partition, partition_name
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
 from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
 from shared.keys import GLOBAL, Keys, StreamName
@@ -613,6 +613,32 @@ async def test_only_looks_that_find_a_topic_anew_count_as_that(world: World, mon
     relay.consumer.move(RISK)
     await until(lambda: len(relay.consumer.seeks) > seeks)
     assert relay.consumer.seeks[-1] == {RISK: 5}
+
+
+async def test_each_partition_has_looks_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaders move one after the other in a rolling restart."""
+    monkeypatch.setattr("relay.relay.ANEW_SECONDS", 0.01)
+    relay = world.start(RISK, REGIME)
+    await until(lambda: relay.relay.is_running)
+    for _ in range(5):
+        world.kafka.send(RISK, b'{"user_id":"alice"}')
+        world.kafka.send(REGIME, b'{"new_regime":"bull"}')
+    names = [partition_name(partition) for partition in (RISK, REGIME)]
+    await until(lambda: all(world.next_offset(bucket, name) == 5 for bucket in world.keys.buckets for name in names))
+    ends, looks = relay.consumer.ends, 0
+
+    async def one_after_the_other(partitions: Iterable[Partition]) -> dict[Partition, Ends]:
+        nonlocal looks
+        looks += 1
+        behind = {1: RISK, 2: RISK, 3: REGIME}.get(looks)
+        found = await ends(partitions)
+        return found if behind is None else {**found, behind: Ends(0, 3)}
+
+    monkeypatch.setattr(relay.consumer, "ends", one_after_the_other)
+    seeks = len(relay.consumer.seeks)
+    relay.consumer.move(RISK, REGIME)
+    await until(lambda: len(relay.consumer.seeks) > seeks)
+    assert relay.consumer.seeks[-1] == {RISK: 5, REGIME: 5}
 
 
 async def test_between_looks_that_find_a_topic_anew_a_new_leader_has_time(world: World) -> None:

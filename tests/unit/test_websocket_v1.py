@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from clients import Office, controls_and_events, say
-from scripted import CLOSE, ScriptedTransport, close_of, server_frames
+from scripted import CLOSE, TEXT, ScriptedTransport, close_of, server_frames
 
 from gateway.acks import Acks
 from gateway.admission.wishes import Asked
@@ -206,6 +206,18 @@ async def test_what_is_owed_when_a_filter_changes_is_written_in_parts_and_bounde
     say(transport, '{"control":"filter","types":[]}')
     assert len(transport.written) < 3 * FAN_OUT_BYTES
     assert close_of(transport.written) == (CloseCode.SLOW_CONSUMER, CloseCode.SLOW_CONSUMER.reason)
+    assert office.connections.held_bytes == 0
+
+
+async def test_what_is_owed_when_a_connection_is_closed_goes_ahead_of_that_also_when_its_socket_is_full() -> None:
+    office = Office()
+    transport = PausingTransport()
+    office.connect(variant=Variant.PLAIN, transport=transport)
+    transport.take()
+    for _ in range(10):
+        office.publish(None, "market_alert", b'"%s"' % (b"x" * 30_000))
+    transport.protocol.close(CloseCode.SERVICE_RESTART)
+    assert [opcode for opcode, _ in server_frames(transport.written)] == [TEXT] * 10 + [CLOSE]
     assert office.connections.held_bytes == 0
 
 

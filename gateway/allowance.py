@@ -12,13 +12,13 @@ class Allowance:
         self._left = burst
         self._second = second
 
-    def take(self, count: int, second: int) -> bool:
-        """Take `count`, at most what a burst is. False, and nothing taken, when they are not there.
-        `second` is any clock that counts seconds."""
+    def take(self, count: int, second: int, *, paid: int = 0) -> bool:
+        """Take `count`, also more than is left: what is owed has to come back first, a burst at most. So
+        no `count` is too large to be ever had. False, and nothing taken, when nothing is left;
+        what was `paid` for the same thing before counts as left. `second` is any clock that counts seconds."""
         passed, self._second = max(0, second - self._second), second
         self._left = min(self._burst, self._left + passed * self._per_second)
-        count = min(count, self._burst)
-        if count > self._left:
+        if self._left + paid <= 0:
             return False
-        self._left -= count
+        self._left = max(self._left - count, -self._burst)
         return True

@@ -291,7 +291,7 @@ class Replay:
                 known = await self._replays.acks.read((self._asked.user_id, self._asked.device))
             cursor = known or Resync.UNKNOWN_CURSOR
         beginning = await self._find(audience, cursor)
-        if not self._may_replay(audience, beginning.missed):
+        if not self._may_replay(audience, beginning.missed, paid=REPLAY_COST):
             return too_many_replays(spread_ms())
         deadline = asyncio.get_running_loop().time() + self._replays.settings.join_seconds / 2
         while not all([await self._reach(track, deadline) for track in beginning.tracks]):
@@ -335,11 +335,11 @@ class Replay:
                 log.error("the newest message of a type is none of ours", type=type_.decode(), error=str(error))
         return sorted(newest, key=lambda message: message.seq), Place(parse_meta(reply), _first_seq(first))
 
-    def _may_replay(self, audience: Audience, messages: int) -> bool:
+    def _may_replay(self, audience: Audience, messages: int, *, paid: int = 0) -> bool:
         second = self._replays.wheel.second
         if audience.replay_allowance is None:
             audience.replay_allowance = Allowance(burst=REPLAY_BURST, per_second=REPLAY_PER_SECOND, second=second)
-        return audience.replay_allowance.take(messages, second)
+        return audience.replay_allowance.take(messages, second, paid=paid)
 
     async def _reach(self, track: Track, deadline: float) -> bool:
         """Wait until this replica's stream has come to where the client is, and nothing is published

@@ -19,15 +19,19 @@ async def come_again(
     client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random, seconds: float = 60.0
 ) -> None:
     """Resume on any of the replicas; while one cannot take it, on another."""
-    async with asyncio.timeout(seconds):
-        while True:
-            replica = chance.choice(replicas)
-            with contextlib.suppress(OSError, InvalidMessage, aiohttp.ClientError):  # it is not there, or just died
-                await client.resume(replica.port, replica.name)
-                if client.is_connected:
-                    return
-                assert client.close_code in COME_AGAIN, f"{client}: {client.close_code} {client.close_reason}"
-            await asyncio.sleep(chance.uniform(0.05, 0.3))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        replica = chance.choice(replicas)
+        with contextlib.suppress(OSError, InvalidMessage, aiohttp.ClientError):  # it is not there, or just died
+            await client.resume(replica.port, replica.name)
+            if client.is_connected:
+                return
+            assert client.close_code in COME_AGAIN, f"{client}: {client.close_code} {client.close_reason}"
+        assert loop.time() < deadline, (
+            f"{client} was let in nowhere for {seconds:g} s, at last: {client.close_code} {client.close_reason}"
+        )
+        await asyncio.sleep(chance.uniform(0.05, 0.3))
 
 
 @contextlib.asynccontextmanager

@@ -122,6 +122,23 @@ async def test_who_resumes_from_a_heartbeat_has_nothing_twice_and_misses_nothing
     assert controls(told) == ["heartbeat"]
 
 
+async def test_more_than_a_user_may_have_at_once_comes_all_the_same_and_the_next_one_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long history, after Redis lost everything: whoever asks for all of it must get in some time."""
+    monkeypatch.setattr("gateway.replay.REPLAY_BURST", 100)
+    monkeypatch.setattr("gateway.replay.REPLAY_PER_SECOND", 60)
+    office = await with_log(300)
+    for second in range(8):
+        transport = office.resume("0.0.a.0")
+        await replayed(office)
+        told = seqs(controls_and_events(frames(transport)))
+        # What is owed is at most a burst: it comes back in two seconds, and something more in the next.
+        assert told == (list(range(1, 301)) if second % 2 == 0 else []), second
+        transport.lose()
+        office.wheel.tick()
+
+
 class NoAcks:
     """Nothing is known of any device."""
 

@@ -1,12 +1,23 @@
-"""`python -m gateway`: one gateway replica. Settings come from the environment."""
+"""`python -m gateway`: one gateway replica. Settings come from the environment.
+
+`python -m gateway token` and `revoke`: tokens by hand (gateway/commands.py).
+"""
 
 import contextlib
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Final
 
+from gateway import commands
 from gateway.replica import Replica, ReplicaSettings
-from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.settings import (
+    AdmissionSettings,
+    AuthenticationSettings,
+    ConnectionSettings,
+    DrainSettings,
+    ListenerSettings,
+)
 from shared.errors import NotifyError, SettingsError
 from shared.logging import configure_logging, get_logger
 from shared.runner import run
@@ -15,13 +26,16 @@ from shared.settings import RedisSettings, ServiceSettings, load
 OPEN_MAX: Final = 10_240
 
 
-def main() -> int:
-    """Run until told to stop. Gives the exit code: 0 drained, 1 failed, 2 a setting is wrong."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop, or do what was asked. Gives the exit code: 0 drained, 1 failed, 2 a
+    setting is wrong."""
+    options = commands.parser().parse_args(arguments)
     try:
         settings = ReplicaSettings(
             service=load(ServiceSettings),
             redis=load(RedisSettings),
             listener=load(ListenerSettings),
+            authentication=load(AuthenticationSettings),
             admission=load(AdmissionSettings),
             connection=load(ConnectionSettings),
             drain=load(DrainSettings),
@@ -29,6 +43,8 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
+    if options.command is not None:
+        return commands.run(options, settings.authentication, settings.redis)
     service = settings.service
     configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
     raise_open_file_limit()

@@ -1,7 +1,8 @@
 """The HTTP routes of a replica, for load balancers, operators and Prometheus."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
@@ -9,10 +10,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
+from gateway.admission.admit import Identified
+from gateway.admission.handshake import cors_headers
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
-from gateway.admission.wishes import Asked
 from gateway.cursor import Cursor
+
+PREFLIGHT_SECONDS: Final = 600
+"""For a browser to remember what it may send."""
 
 
 class Health(BaseModel):
@@ -60,8 +65,10 @@ class Probes:
 
     health: Callable[[], Health]
     why_not_ready: Callable[[], str | None]
-    identify: Callable[[Request, str], Asked | Refusal]
+    identify: Callable[[Request, str], Awaitable[Identified | Refusal]]
     """Who asks, given the request and the peer's host."""
+    allowed_origin: Callable[[Request, str], bytes | None]
+    """The Origin of a page that may read the answer, of the same."""
     position: Callable[[str], Awaitable[Cursor | Refusal]]
     """Where a user's streams are."""
 
@@ -85,16 +92,36 @@ def public_app(probes: Probes) -> FastAPI:
             response.status_code = 503
         return Readiness(ready=reason is None, reason=reason)
 
-    @app.get("/position", responses={status: {"model": Refused} for status in (400, 401, 503)})
+    @app.get("/position", responses={status: {"model": Refused} for status in (400, 401, 403, 503)})
     async def position(request: HttpRequest, user_id: str = "") -> Position:  # noqa: ARG001 - read from the query
-        peer = request.client.host if request.client else ""
-        asked = probes.identify(_as_request(request), peer)
-        found = asked if isinstance(asked, Refusal) else await probes.position(asked.user_id)
+        asked_as, peer = _as_request(request), _peer_host(request)
+        origin = probes.allowed_origin(asked_as, peer)
+        headers = {"Cache-Control": "no-store"} | dict(() if origin is None else cors_headers(origin))
+        identified = await probes.identify(asked_as, peer)
+        found = identified if isinstance(identified, Refusal) else await probes.position(identified.asked.user_id)
         if isinstance(found, Refusal):
-            return _refused(found)  # type: ignore[return-value]
-        return JSONResponse({"cursor": found.encode().decode()}, headers={"Cache-Control": "no-store"})  # type: ignore[return-value]
+            return _refused(found, headers)  # type: ignore[return-value]
+        return JSONResponse({"cursor": found.encode().decode()}, headers=headers)  # type: ignore[return-value]
+
+    @app.options("/events", status_code=204, include_in_schema=False)
+    @app.options("/position", status_code=204, include_in_schema=False)
+    async def preflight(request: HttpRequest) -> Response:
+        """What a browser asks before a page of another host may send a token (Fetch section 4.8)."""
+        origin = probes.allowed_origin(_as_request(request), _peer_host(request))
+        if origin is None:
+            return Response(status_code=403)
+        allowed = {
+            "Access-Control-Allow-Methods": "GET",
+            "Access-Control-Allow-Headers": "Authorization, Cache-Control, Last-Event-ID",
+            "Access-Control-Max-Age": str(PREFLIGHT_SECONDS),
+        }
+        return Response(status_code=204, headers=allowed | dict(cors_headers(origin)))
 
     return app
+
+
+def _peer_host(request: HttpRequest) -> str:
+    return request.client.host if request.client else ""
 
 
 def _as_request(request: HttpRequest) -> Request:
@@ -104,9 +131,9 @@ def _as_request(request: HttpRequest) -> Request:
     return Request(request.method.encode(), request.url.path.encode(), request.scope["query_string"], True, headers)
 
 
-def _refused(refusal: Refusal) -> JSONResponse:
+def _refused(refusal: Refusal, headers: Mapping[str, str]) -> JSONResponse:
     body = Refused(error=refusal.error, message=refusal.message)
-    return JSONResponse(body.model_dump(), refusal.status, headers=dict(refusal.headers))
+    return JSONResponse(body.model_dump(), refusal.status, headers={**headers, **dict(refusal.headers)})
 
 
 def admin_app(registry: CollectorRegistry) -> FastAPI:

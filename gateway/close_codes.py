@@ -28,6 +28,7 @@ class CloseCode(IntEnum):
     PING_TIMEOUT = 1011, "ping_timeout", True
     SERVICE_RESTART = 1012, "service_restart", True
     SLOW_CONSUMER = 4000, "slow_consumer", True
+    TOKEN_EXPIRED = 4001, "token_expired", True
     TOO_MANY_MESSAGES = 4002, "too_many_messages", True
     GAP = 4003, "gap", True
     UNAVAILABLE = 4004, "unavailable", True

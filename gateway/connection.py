@@ -7,6 +7,7 @@ WebSockets are in gateway.websocket, event streams in gateway.event_source.
 
 import asyncio
 import random
+import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from gateway.admission.handshake import refusal_answer
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.wishes import Asked
 from gateway.audience import Audience
+from gateway.authentication.authenticator import Authenticator, revoked_token
+from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor
 from gateway.frames import Control, Variant, frame_control
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS: Final = 2
 """For a client to answer a close frame; then the socket is gone."""
+
+GRACE_SECONDS: Final = 25
+"""For a fresh token to come when the last one has ended (DESIGN section 7)."""
+
+_SEND_ANOTHER: Final = (
+    f'The token has expired; send a fresh one within {GRACE_SECONDS} s: {{"control":"auth","token":"..."}}.'
+)
 
 RESUME_BYTES: Final = 64 * 1024
 """Of what was held, handed to the transport at once: as much as makes it pause again."""
@@ -46,12 +56,17 @@ class Connections:
         wheel: Wheel,
         replays: "Replays",
         acks: Acks,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.settings = settings
         self.hub = hub
         self.wheel = wheel
         self.replays = replays
         self.acks = acks
+        self.authenticator = authenticator
+        """Judges tokens; None when there are none."""
+        if authenticator is not None:
+            authenticator.revocations.on_revoked = self.revoked
         self.open: set[Connection] = set()
         self.sockets = 0
         """Sockets of connections in any state, those being closed included."""
@@ -63,8 +78,21 @@ class Connections:
         self.held_bytes = 0
         self.handshakes: Counter[int] = Counter()
         """Handshakes answered, by HTTP status."""
+        self.refusals: Counter[str] = Counter()
+        """Handshakes refused, by why (Refusal.error)."""
         self.closes: Counter[int] = Counter()
         """Connections closed by us, by close code."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count a refusal."""
+        self.handshakes[refusal.status.value] += 1
+        self.refusals[refusal.error] += 1
+
+    def revoked(self, user_id: str) -> None:
+        """The tokens of a user were refused from some time on: close the connections that have one."""
+        for connection in self.hub.members_of(user_id):
+            if isinstance(connection, Connection):
+                connection.check_revoked()
 
     def held(self, change_bytes: int) -> None:
         """Account for bytes held or let go. Above the bound for all the largest holders go, a few
@@ -86,17 +114,21 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_connections",
-        "_expires_at",
         "_handshake",
         "_heard",
         "_held",
         "_is_closing",
+        "_leaves_at",
+        "_origin",
         "_replay",
         "_transport",
         "asked",
         "audience",
+        "claims",
+        "expires_at",
         "held_bytes",
         "is_joining",
+        "on_gone",
         "place",
         "wishes",
         "write",
@@ -106,7 +138,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         connections.sockets += 1
         self._transport = transport
-        asked, variant, self._handshake = admitted
+        asked, variant, self._handshake, self.claims, self._origin = admitted
         self.asked: Asked | None = asked
         """What the client asked for, until it is given."""
         self.wishes = PLAIN if asked.types is None and variant is Variant.PLAIN else Wishes(variant, asked.types)
@@ -119,13 +151,18 @@ class Connection(asyncio.Protocol):
         self._replay: Replay | None = None
         self._heard = False
         self._is_closing = False
-        self._expires_at: int | None = None
+        self._leaves_at: int | None = None
+        self.expires_at: int | None = None
+        self.on_gone: Callable[[], None] | None = None
+        """Told when the socket is gone."""
 
     def join(self) -> None:
         """Take over an admitted request; it is answered once the user's stream is subscribed, and it
         is known where the client begins."""
         connections = self._connections
         connections.joining += 1
+        if self.claims is not None:
+            self._note_expiry(self.claims)
         connections.wheel.set(self, connections.settings.join_seconds)
         assert self.asked is not None
         connections.hub.join(self, self.asked.user_id)
@@ -151,12 +188,12 @@ class Connection(asyncio.Protocol):
         lifetime = connections.settings.max_connection_seconds
         if lifetime:
             # Not all of those together that came together.
-            self._expires_at = connections.wheel.second + random.randint(lifetime * 9 // 10, lifetime)  # noqa: S311
+            self._leaves_at = connections.wheel.second + random.randint(lifetime * 9 // 10, lifetime)  # noqa: S311
         # The first look anywhere within the period: clients that came together are spread.
         connections.wheel.set(self, random.randint(1, connections.settings.ping_interval_seconds))  # noqa: S311
         connections.handshakes[200 if self._handshake is None else 101] += 1
         self._transport.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
-        self._handshake = self.asked = None
+        self._handshake = self.asked = self._origin = None
 
     def seated(self, at: Cursor) -> None:
         """A replay seats the client at `at`: what is written to it from now on lies behind that."""
@@ -218,18 +255,47 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif self.is_joining:
             self.refuse(unavailable("Redis did not answer in time; connect again.", spread_ms()))
-        elif self._expires_at is not None and self._expires_at <= connections.wheel.second:
+        elif self._leaves_at is not None and self._leaves_at <= connections.wheel.second:
             self.going_away(0)
             self.close(CloseCode.REBALANCE)
         else:
             self._look_after()
 
+    # The token
+
+    def _note_expiry(self, claims: Claims) -> None:
+        self.claims = claims
+        assert self._connections.authenticator is not None
+        self._connections.authenticator.expiries.set(self, claims.expires_at)
+
+    def expired(self) -> None:
+        """The token has ended: a fresh one has to come within a while."""
+        authenticator, claims = self._connections.authenticator, self.claims
+        assert authenticator is not None
+        assert claims is not None
+        if time.time() < claims.expires_at + GRACE_SECONDS:
+            authenticator.expiries.set(self, claims.expires_at + GRACE_SECONDS)
+            if not self.is_joining:
+                self.say({"control": "error", "code": CloseCode.TOKEN_EXPIRED.reason, "message": _SEND_ANOTHER})
+        else:
+            self.close(CloseCode.TOKEN_EXPIRED)
+
+    def check_revoked(self) -> None:
+        """End if the token is one of those that are refused now."""
+        authenticator, claims = self._connections.authenticator, self.claims
+        if authenticator is None or claims is None or not authenticator.is_revoked(claims):
+            return
+        if self.is_joining:
+            self.refuse(revoked_token())
+        else:
+            self.close(CloseCode.UNAUTHORIZED)
+
     def refuse(self, refusal: Refusal) -> None:
         """Answer the request with a refusal."""
         if self._is_closing:
             return
-        self._connections.handshakes[refusal.status.value] += 1
-        self._end(refusal_answer(refusal, self.wishes.variant, self._handshake))
+        self._connections.refused(refusal)
+        self._end(refusal_answer(refusal, self.wishes.variant, self._handshake, self._origin))
         self._transport.close()
 
     def _end(self, last_bytes: bytes) -> None:
@@ -243,6 +309,8 @@ class Connection(asyncio.Protocol):
         """Be owed nothing, hold nothing. May be called twice."""
         connections = self._connections
         self.write = _discard
+        if connections.authenticator is not None:
+            connections.authenticator.expiries.cancel(self)
         connections.hub.leave(self)
         connections.open.discard(self)
         if self.is_joining:
@@ -335,6 +403,9 @@ class Connection(asyncio.Protocol):
         self._leave()
         self._connections.sockets -= 1
         self._connections.wheel.cancel(self)
+        if self.on_gone is not None:
+            self.on_gone()
+            self.on_gone = None
 
 
 def _discard(data: bytes) -> None:

@@ -14,10 +14,13 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from gateway.admission.admit import Admitted, admit, admit_events
+from gateway.addresses import Addresses
+from gateway.admission.admit import Later, Refused, admit, admit_events
+from gateway.admission.forwarded import client_address, counted_as, is_trusted, parse_address, parse_networks
 from gateway.admission.handshake import Handshake, refusal_answer
-from gateway.admission.refusal import Refusal, spread_ms, unavailable
-from gateway.admission.request import END_OF_HEAD, MalformedHead, head_for_http, parse_head
+from gateway.admission.policy import Policy
+from gateway.admission.refusal import Refusal, spread_ms, too_many_of_address, unavailable
+from gateway.admission.request import END_OF_HEAD, MalformedHead, Request, head_for_http, parse_head
 from gateway.connection import Connection, Connections
 from gateway.event_source import EventSource
 from gateway.frames import Variant
@@ -44,9 +47,16 @@ class Doorkeeper:
     """What all doors of a replica share."""
 
     def __init__(
-        self, settings: AdmissionSettings, connections: Connections, why_closed: Callable[[], str | None]
+        self,
+        settings: AdmissionSettings,
+        policy: Policy,
+        connections: Connections,
+        why_closed: Callable[[], str | None],
     ) -> None:
         self.settings = settings
+        self.policy = policy
+        self.proxies = parse_networks(settings.trusted_proxies)
+        self.addresses = Addresses(settings.max_connections_per_address)
         self.connections = connections
         self._limit = settings.connection_limit
         self._why_closed = why_closed
@@ -86,12 +96,16 @@ class Doorkeeper:
 class Door(asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = ("_head", "_keeper", "_refused", "_transport", "place")
+    __slots__ = ("_address", "_head", "_is_waiting", "_keeper", "_refused", "_transport", "place")
 
     def __init__(self, keeper: Doorkeeper) -> None:
         self._keeper = keeper
         self._head = b""
         self._refused = False
+        self._is_waiting = False
+        """The head was read, and the key of its token is being fetched."""
+        self._address: str | None = None
+        """Under which the socket is counted, once it is."""
         self._transport: asyncio.Transport
         self.place = -1
 
@@ -106,9 +120,14 @@ class Door(asyncio.Protocol):
             self._transport.abort()
         elif excess > 0:
             self._refuse(unavailable("This replica is full; connect again.", spread_ms()))
+        elif keeper.addresses.most:
+            self._count_peer()
 
     def data_received(self, data: bytes) -> None:
         if self._refused or self._transport.is_closing():
+            return
+        if self._is_waiting:
+            self._refuse(_too_early())
             return
         # What was searched before is not searched again, but for an end that came in two parts.
         searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)
@@ -130,8 +149,11 @@ class Door(asyncio.Protocol):
         self._leave()
 
     def due(self) -> None:
-        """The head was too slow, or the time to linger is over."""
-        self._transport.abort()
+        """The head was too slow, or the token's key, or the time to linger is over."""
+        if self._is_waiting and not self._refused:
+            self._refuse(unavailable("The identity provider did not answer in time; connect again.", spread_ms()))
+        else:
+            self._transport.abort()
 
     def close(self) -> None:
         """The replica is going."""
@@ -140,6 +162,9 @@ class Door(asyncio.Protocol):
     def _leave(self) -> None:
         self._keeper.doors.discard(self)
         self._keeper.connections.wheel.cancel(self)
+        if self._address is not None:
+            self._keeper.addresses.release(self._address)
+            self._address = None
 
     def _read(self, head: bytes, rest: bytes) -> None:
         try:
@@ -148,25 +173,66 @@ class Door(asyncio.Protocol):
             self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", f"Not HTTP/1: {error}."))
             return
         if request.path == b"/ws":
-            decide, kind = admit, _WEBSOCKET
+            kind = _WEBSOCKET
         elif request.path == b"/events" and request.method != b"OPTIONS":
-            decide, kind = admit_events, _EVENT_SOURCE
+            kind = _EVENT_SOURCE
         else:
             self._hand_on(self._keeper.http(), head_for_http(head) + rest)
             return
-        admitted = decide(request, self._peer_host(), everybody=self._keeper.settings.auth_mode == "none")
-        if not isinstance(admitted, Admitted):
-            self._refuse(*admitted)
-        elif rest:
-            message = "Wait for the answer before sending more."
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
-        elif (refusal := self._keeper.refuse_for_now()) is not None:
-            self._refuse(refusal, admitted.variant, admitted.handshake)
+        if rest:
+            self._refuse(_too_early())
         else:
-            self._leave()
+            self._decide(kind, request)
+
+    def _decide(self, kind: type[Connection], request: Request) -> None:
+        decide = admit if kind is _WEBSOCKET else admit_events
+        admitted = decide(request, self._peer_host(), self._keeper.policy)
+        if isinstance(admitted, Later):
+            self._is_waiting = True
+            self._keeper.connections.wheel.set(self, self._keeper.settings.head_seconds)
+            admitted.ready.add_done_callback(lambda _: self._decide_again(kind, request))
+        elif isinstance(admitted, Refused):
+            self._refuse(*admitted)
+        elif (refusal := self._keeper.refuse_for_now() or self._count_client(request)) is not None:
+            self._refuse(refusal, admitted.variant, admitted.handshake, admitted.origin)
+        else:
             connection = kind(self._keeper.connections, self._transport, admitted)
+            if self._address is not None:
+                address, self._address = self._address, None
+                connection.on_gone = partial(self._keeper.addresses.release, address)
+            self._leave()
             self._transport.set_protocol(connection)
             connection.join()
+
+    def _decide_again(self, kind: type[Connection], request: Request) -> None:
+        """The keys were fetched, or could not be."""
+        if not self._refused and not self._transport.is_closing():
+            self._is_waiting = False
+            self._decide(kind, request)
+
+    def _count_peer(self) -> None:
+        """Count a socket as soon as it is there, unless it is a proxy's: one that never says a word
+        counts, too. Far above the limit nobody waits for its head to tell it why."""
+        keeper = self._keeper
+        peer = parse_address(self._peer_host())
+        if peer is not None and not is_trusted(peer, keeper.proxies):
+            self._address = counted_as(peer)
+            if keeper.addresses.take(self._address) > keeper.addresses.most:
+                self._transport.abort()
+
+    def _count_client(self, request: Request) -> Refusal | None:
+        """Count a proxy's client, now that it is known. A refusal when its address has too many, or
+        has had since it came."""
+        keeper = self._keeper
+        if not keeper.addresses.most:
+            return None
+        if self._address is None:
+            client = client_address(self._peer_host(), request.header(b"x-forwarded-for"), keeper.proxies)
+            if client is None:
+                return None
+            self._address = counted_as(client)
+            keeper.addresses.take(self._address)
+        return too_many_of_address(spread_ms()) if keeper.addresses.excess(self._address) > 0 else None
 
     def _hand_on(self, protocol: asyncio.Protocol, data: bytes) -> None:
         self._leave()
@@ -178,12 +244,22 @@ class Door(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         return peer[0] if peer else ""
 
-    def _refuse(self, refusal: Refusal, variant: Variant | None = None, handshake: Handshake | None = None) -> None:
+    def _refuse(
+        self,
+        refusal: Refusal,
+        variant: Variant | None = None,
+        handshake: Handshake | None = None,
+        origin: bytes | None = None,
+    ) -> None:
         self._refused = True
         self._head = b""
         keeper = self._keeper
-        keeper.connections.handshakes[refusal.status.value] += 1
+        keeper.connections.refused(refusal)
         keeper.connections.wheel.set(self, LINGER_SECONDS)
-        self._transport.write(refusal_answer(refusal, variant, handshake))
+        self._transport.write(refusal_answer(refusal, variant, handshake, origin))
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+
+def _too_early() -> Refusal:
+    return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "Wait for the answer before sending more.")

@@ -40,7 +40,7 @@ class EventSource(Connection):
 
     def _greeting(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> bytes:  # noqa: ARG002
         self._cursor = starts_at
-        return event_stream(RETRY_MS) + event_id(starts_at)
+        return event_stream(RETRY_MS, self._origin) + event_id(starts_at)
 
     def seated(self, at: Cursor) -> None:
         self._cursor = at

@@ -303,6 +303,11 @@ class Hub:
                     self._push_to(group, Due(frame_control(group.wishes.variant, resync)))
         self._push(audience, filled.push)
 
+    def members_of(self, user_id: str) -> list[Receiver]:
+        """Everybody here who is, or will be, owed what is that user's."""
+        audience = self._audiences.get(self._keys.live(self._keys.user_stream(user_id)).encode())
+        return [] if audience is None else [*audience.everyone(), *(audience.newcomers or ())]
+
     # Fan-out
 
     def _push(self, audience: Audience, messages: Iterable[Message]) -> None:

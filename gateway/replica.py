@@ -3,16 +3,18 @@
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.acks import Acks
-from gateway.admission.admit import identify
+from gateway.admission.admit import Identified, Later, allowed_origin, identify
+from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.request import Request
-from gateway.admission.wishes import Asked
 from gateway.app import Health, Probes, admin_app, public_app
+from gateway.authentication.authenticator import make_authenticator
 from gateway.close_codes import CloseCode
 from gateway.connection import CLOSE_SECONDS, Connections
 from gateway.cursor import Cursor
@@ -22,7 +24,13 @@ from gateway.history import History
 from gateway.hub import Hub
 from gateway.position import read_position
 from gateway.replay import Replays
-from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.settings import (
+    AdmissionSettings,
+    AuthenticationSettings,
+    ConnectionSettings,
+    DrainSettings,
+    ListenerSettings,
+)
 from gateway.subscriber import Subscriber
 from gateway.wheel import Wheel
 from shared.errors import RedisError
@@ -49,6 +57,7 @@ class ReplicaSettings:
     service: ServiceSettings
     redis: RedisSettings
     listener: ListenerSettings
+    authentication: AuthenticationSettings
     admission: AdmissionSettings
     connection: ConnectionSettings
     drain: DrainSettings
@@ -69,11 +78,25 @@ class Replica:
         self._links = Links(settings.redis, f"{name}-calls", servers)
         self._acks = Acks(settings.redis, self._links)
         self._replays = Replays(settings.redis, settings.connection, self._hub, self._links, self._acks, self._wheel)
-        self._connections = Connections(settings.connection, self._hub, self._wheel, self._replays, self._acks)
-        self._keeper = Doorkeeper(settings.admission, self._connections, self._why_closed)
+        self._authenticator = make_authenticator(settings.authentication, settings.redis, self._links)
+        self._connections = Connections(
+            settings.connection, self._hub, self._wheel, self._replays, self._acks, self._authenticator
+        )
+        self._policy = self._policy_of(settings)
+        self._keeper = Doorkeeper(settings.admission, self._policy, self._connections, self._why_closed)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._takes_clients = True
+
+    def _policy_of(self, settings: ReplicaSettings) -> Policy:
+        authentication, origins = settings.authentication, settings.admission.allowed_origins
+        return Policy(
+            mode=authentication.auth_mode,
+            allowed_origins=None if origins is None else frozenset(origins),
+            authenticate=None if self._authenticator is None else self._authenticator.authenticate,
+            cookie=authentication.auth_cookie,
+            allow_query_token=authentication.allow_query_token,
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. A second signal ends the draining.
@@ -85,12 +108,15 @@ class Replica:
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
         metrics = GatewayMetrics(self._counts)
-        public = public_app(Probes(self._health, self._why_not_ready, self._identify, self._position))
+        public = public_app(
+            Probes(self._health, self._why_not_ready, self._identify, self._allowed_origin, self._position)
+        )
         parts = [
             self._clock(),
             self._history.run(),
             self._acks.run(),
             self._subscriber.run(),
+            *([] if self._authenticator is None else [self._authenticator.run()]),
             http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
             http_server(public, listener.ws_host, listener.ws_port, protocol=self._keeper.door).run_until_cancelled(),
         ]
@@ -116,6 +142,8 @@ class Replica:
             await asyncio.sleep(tick_at - loop.time())
             self._wheel.tick()
             self._hub.tick(self._wheel.second)
+            if self._authenticator is not None:
+                self._authenticator.expiries.tick(time.time())
 
     # What the routes and the door ask
 
@@ -142,10 +170,22 @@ class Replica:
             return "This replica is going"
         if not self._subscriber.is_up:
             return "Redis is away"
+        if self._authenticator is not None and not self._authenticator.revocations.are_known:
+            return "Which tokens are revoked is not known yet"
         return None
 
-    def _identify(self, request: Request, peer_host: str) -> Asked | Refusal:
-        return identify(request, peer_host, everybody=self._settings.admission.auth_mode == "none")
+    async def _identify(self, request: Request, peer_host: str) -> Identified | Refusal:
+        identified = identify(request, peer_host, self._policy)
+        if isinstance(identified, Later):
+            # Bounded by the fetch; and by then it is known, or refused.
+            await asyncio.wait([identified.ready])
+            identified = identify(request, peer_host, self._policy)
+        if isinstance(identified, Later):
+            return unavailable("The token's key is not known yet; ask again.", spread_ms())
+        return identified
+
+    def _allowed_origin(self, request: Request, peer_host: str) -> bytes | None:
+        return allowed_origin(request, peer_host, self._policy)
 
     async def _position(self, user_id: str) -> Cursor | Refusal:
         try:
@@ -158,6 +198,7 @@ class Replica:
         return GatewayCounts(
             connections=len(self._connections.open),
             handshakes=self._connections.handshakes,
+            refusals=self._connections.refusals,
             deliveries=self._hub.deliveries,
             closes=self._connections.closes,
             gaps=self._history.gaps,

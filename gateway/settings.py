@@ -1,11 +1,17 @@
 """Settings of a gateway replica, a class for each concern (DESIGN section 9)."""
 
 import resource
+from functools import cached_property
 from typing import Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from shared.settings import Settings
+from gateway.admission.forwarded import parse_networks
+from gateway.admission.origin import parse_origin
+from gateway.authentication.keyring import Keyring, keyring_of_public_key, keyring_of_secret
+from gateway.authentication.token import TokenRules
+from shared.settings import CommaSeparated, Settings
 
 FILE_RESERVE: Final = 200
 """Open files kept for everything that is not a client: links, listeners, logs."""
@@ -20,11 +26,88 @@ class ListenerSettings(Settings):
     admin_port: int = Field(8001, ge=0, le=65535, description="port of /metrics")
 
 
-class AdmissionSettings(Settings):
-    """Who may connect, and how many."""
+class AuthenticationSettings(Settings):
+    """Who may connect. With AUTH_MODE=jwt one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL says what
+    tokens are verified with."""
 
-    auth_mode: Literal["none"] | None = Field(
-        None, description="none lets everybody in; unset lets in only what is local to this machine"
+    auth_mode: Literal["jwt", "none"] | None = Field(
+        None,
+        description="jwt lets in who has a token, none everybody; unset lets in only what is local to this machine",
+    )
+    jwt_secret: SecretStr | None = Field(None, description="for HS256: shared with the issuer, at least 32 bytes")
+    jwt_public_key: str | None = Field(None, description="for RS256, ES256 or EdDSA: the issuer's public key in PEM")
+    jwt_jwks_url: str | None = Field(
+        None, description="the identity provider's key set; https, or http on this machine; needs JWT_AUDIENCE"
+    )
+    jwt_issuer: str | None = Field(None, description="what a token's iss has to be; unset: anything")
+    jwt_audience: CommaSeparated = Field((), description="one of these has to be in a token's aud")
+    jwt_user_claim: str = Field("sub", min_length=1, description="the claim that says whose a token is")
+    jwt_leeway_seconds: int = Field(5, ge=0, le=300, description="by how much the issuer's clock may differ")
+    jwt_max_age_days: int = Field(
+        30, ge=1, le=3_650, description="since a token was issued; revocations are kept a day longer"
+    )
+    auth_cookie: str | None = Field(
+        None, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", description="the cookie that may carry a token; unset: none"
+    )
+    allow_query_token: bool = Field(False, description="whether ?token= may carry a token, which proxies may log")
+
+    @field_validator("jwt_jwks_url")
+    @classmethod
+    def _is_safe_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        split = urlsplit(url)
+        is_local = split.scheme == "http" and split.hostname in ("localhost", "127.0.0.1", "::1")
+        if not split.hostname or split.username is not None or not (split.scheme == "https" or is_local):
+            raise ValueError("takes https://..., or http:// on this machine, without a password")
+        return url
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        keys = {"JWT_SECRET": self.jwt_secret, "JWT_PUBLIC_KEY": self.jwt_public_key, "JWT_JWKS_URL": self.jwt_jwks_url}
+        given = [name for name, value in keys.items() if value is not None]
+        if self.auth_mode != "jwt":
+            if given and self.auth_mode is None:
+                raise ValueError(f"{given[0]} is set, but AUTH_MODE is not: set AUTH_MODE=jwt")
+            return self
+        if len(given) != 1:
+            got = f"got {' and '.join(given)}" if given else "got none of them"
+            raise ValueError(f"AUTH_MODE=jwt takes one of JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URL, {got}")
+        if self.jwt_jwks_url is not None and not self.jwt_audience:
+            raise ValueError("JWT_JWKS_URL takes JWT_AUDIENCE, too: a provider signs tokens for many")
+        try:
+            _ = self.keyring
+        except ValueError as error:
+            raise ValueError(f"{given[0]}: {error}") from None
+        return self
+
+    @cached_property
+    def keyring(self) -> Keyring | None:
+        """The keys that are set here; None when they are a provider's. Raises ValueError."""
+        if self.jwt_secret is not None:
+            return keyring_of_secret(self.jwt_secret.get_secret_value())
+        return None if self.jwt_public_key is None else keyring_of_public_key(self.jwt_public_key)
+
+    @property
+    def token_rules(self) -> TokenRules:
+        return TokenRules(
+            self.jwt_issuer, self.jwt_audience, self.jwt_user_claim, self.jwt_leeway_seconds, self.jwt_max_age_days
+        )
+
+
+class AdmissionSettings(Settings):
+    """From where clients may connect, and how many."""
+
+    allowed_origins: CommaSeparated | None = Field(
+        None, description="origins of pages that may connect, like https://app.example.com; unset: the host's own"
+    )
+    trusted_proxies: CommaSeparated = Field(
+        (), description="addresses and networks of load balancers whose X-Forwarded-For counts"
+    )
+    max_connections_per_address: int = Field(
+        0,
+        ge=0,
+        description="sockets of an address (IPv6: of a /64) on a replica; behind proxies name those; 0: any",
     )
     max_connections: int | None = Field(
         None, ge=1, description="clients at once; unset: 20000, or what the limit of open files allows"
@@ -32,6 +115,17 @@ class AdmissionSettings(Settings):
     head_seconds: int = Field(5, ge=1, le=60, description="for a new socket to send its request's head")
     max_head_bytes: int = Field(16_384, ge=1_024, le=65_536, description="size of a request's head")
     max_handshakes: int = Field(5_000, ge=1, description="handshakes in progress at once; above it 503")
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if origins is None else tuple(parse_origin(origin) for origin in origins)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(networks)
+        return networks
 
     @model_validator(mode="after")
     def _fits_open_files(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Final
 from gateway.admission.admit import Admitted
 from gateway.admission.handshake import switching_protocols
 from gateway.admission.refusal import Refusal
+from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
 from gateway.connection import Connection, Connections
 from gateway.control import Ack, Auth, BadControl, ControlMessage, Filter, cursor_of, parse_control, types_of
@@ -15,19 +16,24 @@ from gateway.frames import PING, PONG_HEADER, Variant, close_frame, frame_contro
 from gateway.group import Wishes
 from gateway.inbound import Inbound
 
+AUTH_SECONDS: Final = 10
+"""Between two fresh tokens of a connection: to verify one is dear."""
+
 _EMPTY_PONG_BYTES: Final = 6
 
 
 class WebSocket(Connection):
     """A client of `/ws`, plain or of notify.v1."""
 
-    __slots__ = ("_awaits_answer", "_inbound", "_wished", "acknowledges")
+    __slots__ = ("_auth_at", "_awaits_answer", "_inbound", "_wished", "acknowledges")
 
     def __init__(self, connections: Connections, transport: asyncio.Transport, admitted: Admitted) -> None:
         super().__init__(connections, transport, admitted)
         self._inbound: Inbound | None = None
         self._awaits_answer = False
         self._wished: Wishes | None = None
+        self._auth_at: int | None = None
+        """The second in which a fresh token came last."""
         asked = admitted.asked
         self.acknowledges = None if asked.device is None else (asked.user_id, asked.device)
         """Whose acknowledgements these are: user and device."""
@@ -109,7 +115,7 @@ class WebSocket(Connection):
         try:
             self._obey(parse_control(text))
         except BadControl as bad:
-            self.say({"control": "error", "code": bad.code, "message": str(bad)})
+            self._complain(bad)
 
     def _obey(self, control: ControlMessage) -> None:
         """Raises BadControl."""
@@ -124,9 +130,46 @@ class WebSocket(Connection):
             connections.hub.change_wishes(self, wishes)
             connections.hub.heartbeat(self)
         elif isinstance(control, Auth):
-            raise BadControl("auth_disabled", "This service takes no tokens (AUTH_MODE).")
+            self._authenticate(control.token)
         else:
             self.say({"control": "pong"})
+
+    def _authenticate(self, token: str) -> None:
+        """Take a fresh token, which ends the connection when it ends. Raises BadControl."""
+        if self._connections.authenticator is None:
+            raise BadControl("auth_disabled", "This service takes no tokens (AUTH_MODE).")
+        second = self._connections.wheel.second
+        if self._auth_at is not None and second - self._auth_at < AUTH_SECONDS:
+            raise BadControl("too_many_auth", f"A fresh token is taken once in {AUTH_SECONDS} s.")
+        self._auth_at = second
+        self._judge(token.encode(errors="replace"))
+
+    def _judge(self, token: bytes) -> None:
+        authenticator = self._connections.authenticator
+        assert authenticator is not None
+        assert self.claims is not None
+        judgement = authenticator.authenticate(token)
+        if isinstance(judgement, Refusal):
+            raise BadControl(judgement.error, judgement.message)
+        if not isinstance(judgement, Claims):
+            judgement.add_done_callback(lambda _: self._judge_again(token))
+        elif judgement.user_id != self.claims.user_id:
+            raise BadControl("other_user", "The token is another user's; connect anew with it.")
+        else:
+            self._note_expiry(judgement)
+            self.say({"control": "auth", "expires_at": int(judgement.expires_at)})
+
+    def _judge_again(self, token: bytes) -> None:
+        """The keys were fetched, or could not be."""
+        if self._is_closing:
+            return
+        try:
+            self._judge(token)
+        except BadControl as bad:
+            self._complain(bad)
+
+    def _complain(self, bad: BadControl) -> None:
+        self.say({"control": "error", "code": bad.code, "message": str(bad)})
 
     def _acknowledge(self, cursor: Cursor) -> None:
         acks, audience = self._connections.acks, self.audience

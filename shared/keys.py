@@ -88,6 +88,11 @@ class Keys:
         return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:witnesses"
 
     @property
+    def revoked(self) -> str:
+        """Sorted set: user ids, scored by the Unix second until which issued tokens are refused."""
+        return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:revoked"
+
+    @property
     def layout(self) -> str:
         """String: the number of user buckets this Redis was laid out with."""
         return f"{self.prefix}:layout"

@@ -1,14 +1,27 @@
-"""A request becomes a principal with its wishes, or a refusal. Pure."""
+"""A request becomes a principal with its wishes, or a refusal. Pure, but for what a token is judged by."""
 
+import asyncio
 from http import HTTPStatus
 from typing import NamedTuple
 
+from gateway.admission.credentials import find_token
 from gateway.admission.handshake import V1, Handshake, check_event_request, check_handshake, choose_subprotocol
 from gateway.admission.locality import refuse_unless_local
+from gateway.admission.origin import check_origin
+from gateway.admission.policy import Judgement, Policy
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
-from gateway.admission.wishes import Asked, parse_query
+from gateway.admission.wishes import Asked, parse_options, parse_wishes
+from gateway.authentication.token import Claims
+from gateway.close_codes import CloseCode
 from gateway.frames import Variant
+
+
+class Identified(NamedTuple):
+    """Who asks, and for what. `claims` are those of the token, with AUTH_MODE=jwt."""
+
+    asked: Asked
+    claims: Claims | None
 
 
 class Admitted(NamedTuple):
@@ -17,6 +30,9 @@ class Admitted(NamedTuple):
     asked: Asked
     variant: Variant
     handshake: Handshake | None
+    claims: Claims | None = None
+    origin: bytes | None = None
+    """Of the page that may read the answer (CORS)."""
 
 
 class Refused(NamedTuple):
@@ -25,10 +41,17 @@ class Refused(NamedTuple):
     refusal: Refusal
     variant: Variant | None = None
     handshake: Handshake | None = None
+    origin: bytes | None = None
 
 
-def admit(request: Request, peer_host: str, *, everybody: bool) -> Admitted | Refused:
-    """Decide on a WebSocket. `everybody` is AUTH_MODE=none, else only local clients are let in."""
+class Later(NamedTuple):
+    """Ask again when `ready` is done: the token's key is being fetched."""
+
+    ready: asyncio.Future[None]
+
+
+def admit(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | Later:
+    """Decide on a WebSocket."""
     refusal = check_handshake(request)
     if refusal is not None:
         return Refused(refusal)
@@ -36,31 +59,69 @@ def admit(request: Request, peer_host: str, *, everybody: bool) -> Admitted | Re
     if isinstance(subprotocol, Refusal):
         return Refused(subprotocol)
     handshake = Handshake(request.headers[b"sec-websocket-key"], subprotocol)
-    asked = identify(request, peer_host, everybody=everybody)
     variant = Variant.V1 if subprotocol == V1 else Variant.PLAIN
-    return Refused(asked, variant, handshake) if isinstance(asked, Refusal) else Admitted(asked, variant, handshake)
+    identified = identify(request, peer_host, policy)
+    if isinstance(identified, Refusal):
+        return Refused(identified, variant, handshake)
+    if isinstance(identified, Later):
+        return identified
+    return Admitted(identified.asked, variant, handshake, identified.claims)
 
 
-def admit_events(request: Request, peer_host: str, *, everybody: bool) -> Admitted | Refused:
+def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | Later:
     """Decide on an event stream."""
     refusal = check_event_request(request)
     if refusal is not None:
         return Refused(refusal)
     last_event_id = request.header(b"last-event-id")
-    asked = identify(request, peer_host, everybody=everybody, last_event_id=last_event_id)
-    if isinstance(asked, Refusal):
-        return Refused(asked, Variant.EVENTS)
-    return Admitted(asked, Variant.EVENTS, None)
+    origin = allowed_origin(request, peer_host, policy)
+    identified = identify(request, peer_host, policy, last_event_id=last_event_id)
+    if isinstance(identified, Refusal):
+        return Refused(identified, Variant.EVENTS, origin=origin)
+    if isinstance(identified, Later):
+        return identified
+    return Admitted(identified.asked, Variant.EVENTS, None, identified.claims, origin)
 
 
 def identify(
-    request: Request, peer_host: str, *, everybody: bool, last_event_id: bytes | None = None
-) -> Asked | Refusal:
+    request: Request, peer_host: str, policy: Policy, *, last_event_id: bytes | None = None
+) -> Identified | Refusal | Later:
     """Who asks, and for what: the same for every way in."""
-    refusal = None if everybody else refuse_unless_local(request, peer_host)
+    refusal = _refuse_page(request, peer_host, policy)
     if refusal is not None:
         return refusal
     try:
-        return parse_query(request.query, last_event_id)
+        options = parse_options(request.query)
+        if policy.authenticate is None:
+            return Identified(parse_wishes(options, last_event_id), None)
+        token = find_token(request, options, cookie=policy.cookie, allow_query_token=policy.allow_query_token)
+        judgement: Judgement = token if isinstance(token, Refusal) else policy.authenticate(token)
+        if isinstance(judgement, Refusal):
+            return judgement
+        if not isinstance(judgement, Claims):
+            return Later(judgement)
+        if options.setdefault("user_id", judgement.user_id) != judgement.user_id:
+            return _of_another_user()
+        return Identified(parse_wishes(options, last_event_id), judgement)
     except ValueError as error:
         return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", str(error))
+
+
+def allowed_origin(request: Request, peer_host: str, policy: Policy) -> bytes | None:
+    """The Origin of the page that may read the answer, if a page asks and may."""
+    origin = request.header(b"origin")
+    return origin if origin is not None and _refuse_page(request, peer_host, policy) is None else None
+
+
+def _refuse_page(request: Request, peer_host: str, policy: Policy) -> Refusal | None:
+    """Whose page it is, and without AUTH_MODE from where it comes, whoever it is."""
+    if policy.mode is None:
+        refusal = refuse_unless_local(request, peer_host)
+        if refusal is not None or policy.allowed_origins is None:
+            return refusal
+    return check_origin(request, policy.allowed_origins)
+
+
+def _of_another_user() -> Refusal:
+    message = "user_id is not the token's user; leave it out, or send that user's token."
+    return Refusal(HTTPStatus.FORBIDDEN, "other_user", message, CloseCode.UNAUTHORIZED)

@@ -85,24 +85,42 @@ def switching_protocols(handshake: Handshake) -> bytes:
     )
 
 
-def event_stream(retry_ms: int) -> bytes:
+def event_stream(retry_ms: int, origin: bytes | None) -> bytes:
     """The head of an event stream (HTML section 9.2), up to its end of no known length, and after
-    how long a browser connects again when it ends."""
+    how long a browser connects again when it ends. `origin`: of a page of another host that may read it."""
     return (
         b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
-        b"X-Accel-Buffering: no\r\nConnection: close\r\n\r\nretry: %d\n\n" % retry_ms
+        b"X-Accel-Buffering: no\r\n%sConnection: close\r\n\r\nretry: %d\n\n" % (_cors_lines(origin), retry_ms)
     )
 
 
-def refusal_answer(refusal: Refusal, variant: Variant | None, handshake: Handshake | None) -> bytes:
+def cors_headers(origin: bytes) -> tuple[tuple[str, str], ...]:
+    """What lets a page of that origin, which was found to be allowed, read an answer, also one to a
+    request with the user's cookie (Fetch section 3.2)."""
+    return (
+        ("Access-Control-Allow-Origin", origin.decode("latin-1")),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"),
+        ("Vary", "Origin"),
+    )
+
+
+def _cors_lines(origin: bytes | None) -> bytes:
+    headers = () if origin is None else cors_headers(origin)
+    return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+
+
+def refusal_answer(
+    refusal: Refusal, variant: Variant | None, handshake: Handshake | None, origin: bytes | None = None
+) -> bytes:
     """How a refusal is said: by its HTTP status; to a client that offered a subprotocol of ours by
     an accepted handshake and a close frame, since a browser hides the status from its page; to an
     EventSource that is to come again by a stream that ends, since it gives up on any other status."""
     if variant is Variant.EVENTS and refusal.retry_after_ms is not None:
         error = {"control": "error", "code": refusal.error, "message": refusal.message}
-        return event_stream(refusal.retry_after_ms) + frame_control(variant, error)
+        return event_stream(refusal.retry_after_ms, origin) + frame_control(variant, error)
     if handshake is None or handshake.subprotocol is None or refusal.close is None:
-        return refusal_response(refusal)
+        return refusal_response(refusal, () if origin is None else cors_headers(origin))
     return switching_protocols(handshake) + close_frame(refusal.close, refusal.close_reason)
 
 

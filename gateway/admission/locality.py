@@ -39,7 +39,8 @@ def _refusal(why: str) -> Refusal:
         HTTPStatus.UNAUTHORIZED,
         "unauthorized",
         f"AUTH_MODE is not set, so only this machine itself is let in, and {why}. "
-        "Set AUTH_MODE=none to let everybody in.",
+        "Set AUTH_MODE=jwt (with JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URL) to let in who has a token, "
+        "or AUTH_MODE=none to let everybody in.",
         CloseCode.UNAUTHORIZED,
         (("WWW-Authenticate", "Bearer"),),
     )

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -53,7 +54,13 @@ def _later(status: HTTPStatus, error: str, message: str, retry_after_ms: int) ->
     return Refusal(status, error, message, CloseCode.UNAVAILABLE, (retry_after,), retry_after_ms)
 
 
-def refusal_response(refusal: Refusal) -> bytes:
+def too_many_of_address(retry_after_ms: int) -> Refusal:
+    """429: this address has as many connections as one may have."""
+    message = "This address has too many connections (MAX_CONNECTIONS_PER_ADDRESS); close some, or connect later."
+    return _later(HTTPStatus.TOO_MANY_REQUESTS, "too_many_of_address", message, retry_after_ms)
+
+
+def refusal_response(refusal: Refusal, more_headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """The whole HTTP response; the socket is closed after it."""
     body = json.dumps({"error": refusal.error, "message": refusal.message}).encode()
     lines = [
@@ -62,6 +69,6 @@ def refusal_response(refusal: Refusal) -> bytes:
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
         "Connection: close",
-        *(f"{name}: {value}" for name, value in refusal.headers),
+        *(f"{name}: {value}" for name, value in (*refusal.headers, *more_headers)),
     ]
     return "\r\n".join((*lines, "", "")).encode() + body

@@ -1,6 +1,6 @@
 """What a client asked for in its query. Pure (DESIGN section 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -33,14 +33,13 @@ class Resume(NamedTuple):
     """With the newest message of each broadcast type first."""
 
 
-def parse_query(query: bytes, last_event_id: bytes | None = None) -> Asked:
-    """Read the options of a connection. Query values are UTF-8, percent-encoded; `+` is a plus.
+def parse_wishes(options: Mapping[str, str], last_event_id: bytes | None = None) -> Asked:
+    """Read the options of a connection.
     `last_event_id` is what a browser's EventSource says when it comes again: it has the word over
     `cursor=`, which is still in its URL.
 
     Raises ValueError with a sentence that says what to do.
     """
-    options = _options(query)
     if "user_id" not in options:
         raise ValueError("user_id is missing; add user_id=<id> to the query.")
     try:
@@ -66,7 +65,7 @@ def parse_types(names: Sequence[str]) -> frozenset[bytes] | None:
     return types or None
 
 
-def _parse_resume(options: dict[str, str], last_event_id: bytes | None) -> Resume | None:
+def _parse_resume(options: Mapping[str, str], last_event_id: bytes | None) -> Resume | None:
     snapshot = options.get("snapshot", "0")
     if snapshot not in ("0", "1"):
         raise ValueError("snapshot takes 1, or 0.")
@@ -93,7 +92,8 @@ def _parse_resume(options: dict[str, str], last_event_id: bytes | None) -> Resum
     return Resume(cursor, from_ack, snapshot == "1")
 
 
-def _options(query: bytes) -> dict[str, str]:
+def parse_options(query: bytes) -> dict[str, str]:
+    """A query's options. Values are UTF-8, percent-encoded; `+` is a plus. Raises ValueError."""
     options: dict[str, str] = {}
     for part in query.split(b"&"):
         if not part:

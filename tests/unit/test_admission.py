@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import close_of
 
-from gateway.admission.admit import Admitted, Refused, admit
+from gateway.admission.admit import Admitted, Later, Refused, admit
 from gateway.admission.handshake import (
     Handshake,
     check_handshake,
@@ -19,6 +19,7 @@ from gateway.admission.handshake import (
     switching_protocols,
 )
 from gateway.admission.locality import refuse_unless_local
+from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, refusal_response, spread_ms, unavailable
 from gateway.admission.request import MalformedHead, Request, head_for_http, parse_head
 from gateway.close_codes import CloseCode
@@ -392,8 +393,12 @@ def test_what_came_through_a_proxy_is_not_local(name: str) -> None:
 # admit
 
 
-def admitted(query: str, *, everybody: bool = True, peer: str = "10.0.0.1") -> Admitted | Refused:
-    return admit(request(f"/ws?{query}"), peer, everybody=everybody)
+EVERYBODY = Policy("none")
+LOCAL = Policy()
+
+
+def admitted(query: str, policy: Policy = EVERYBODY, *, peer: str = "10.0.0.1") -> Admitted | Refused | Later:
+    return admit(request(f"/ws?{query}"), peer, policy)
 
 
 @pytest.mark.parametrize(
@@ -474,22 +479,22 @@ def test_types_are_those_that_are_named() -> None:
 
 
 def test_without_auth_mode_a_stranger_is_refused_before_the_query_is_read() -> None:
-    decided = admitted("", everybody=False)
+    decided = admitted("", LOCAL)
     assert isinstance(decided, Refused)
     assert decided.refusal.status == 401
-    local_one = admitted("user_id=ann", everybody=False, peer="127.0.0.1")
+    local_one = admitted("user_id=ann", LOCAL, peer="127.0.0.1")
     assert isinstance(local_one, Admitted)
 
 
 def test_what_is_no_handshake_is_refused_first() -> None:
-    decided = admit(request(headers={"Upgrade": None}), "10.0.0.1", everybody=False)
+    decided = admit(request(headers={"Upgrade": None}), "10.0.0.1", LOCAL)
     assert isinstance(decided, Refused)
     assert decided.refusal.status == 426
     assert decided.handshake is None
 
 
 def test_unknown_subprotocols_are_refused_by_status() -> None:
-    decided = admit(request(headers={"Sec-WebSocket-Protocol": "other"}), "127.0.0.1", everybody=True)
+    decided = admit(request(headers={"Sec-WebSocket-Protocol": "other"}), "127.0.0.1", EVERYBODY)
     assert isinstance(decided, Refused)
     assert decided.refusal.status == 400
     assert decided.handshake is None
@@ -498,5 +503,5 @@ def test_unknown_subprotocols_are_refused_by_status() -> None:
 @given(st.binary(max_size=60))
 def test_any_query_is_admitted_or_refused(query: bytes) -> None:
     target = b"/ws?" + bytes(byte for byte in query if 0x21 <= byte <= 0x7E)
-    decided = admit(parse_head(head().replace(b"/ws?user_id=ann", target)), "127.0.0.1", everybody=True)
+    decided = admit(parse_head(head().replace(b"/ws?user_id=ann", target)), "127.0.0.1", EVERYBODY)
     assert isinstance(decided, Admitted | Refused)

@@ -8,11 +8,15 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admission.admit import identify
+from gateway.admission.admit import Identified, Later, allowed_origin, identify
+from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal
+from gateway.admission.request import Request
 from gateway.app import Health, Probes, admin_app, public_app
 from gateway.cursor import START, Cursor, Position
 from shared.metrics import GatewayCounts, GatewayMetrics
+
+EVERYBODY = Policy("none")
 
 
 class Replica:
@@ -26,9 +30,15 @@ class Replica:
         return Probes(
             health=lambda: self.health,
             why_not_ready=lambda: self.reason,
-            identify=lambda request, peer_host: identify(request, peer_host, everybody=True),
+            identify=self.identify,
+            allowed_origin=lambda request, peer_host: allowed_origin(request, peer_host, EVERYBODY),
             position=self.position_of,
         )
+
+    async def identify(self, request: Request, peer_host: str) -> Identified | Refusal:
+        identified = identify(request, peer_host, EVERYBODY)
+        assert not isinstance(identified, Later)
+        return identified
 
     async def position_of(self, user_id: str) -> Cursor | Refusal:
         return self.position
@@ -119,6 +129,7 @@ def counts() -> GatewayCounts:
     return GatewayCounts(
         connections=3,
         handshakes={101: 5, 503: 2},
+        refusals={"unavailable": 2},
         deliveries={b"risk_alert": 7},
         closes={1012: 1},
         gaps={"filled": 4},

@@ -17,6 +17,7 @@ from scripted import PONG, ScriptedTransport, client_frame, close_of
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gateway.admission.policy import Policy
 from gateway.connection import Connection, Connections
 from gateway.door import LINGER_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE, Door, Doorkeeper
 from gateway.hub import Hub
@@ -36,14 +37,15 @@ OFFERING = HANDSHAKE.replace(b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: notify.p
 class House:
     """A replica's door, with its streams subscribed, and scripted sockets that come to it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, policy: Policy = Policy("none"), **settings: Any) -> None:  # noqa: B008
         self.wheel = Wheel()
         self.hub = Hub(Keys())
         nothing: Any = None  # nobody resumes here
         self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel, nothing, nothing)
         self.why_closed: str | None = None
         self.keeper = Doorkeeper(
-            AdmissionSettings(_env_file=None, **({"auth_mode": "none"} | settings)),
+            AdmissionSettings(_env_file=None, **settings),
+            policy,
             self.connections,
             lambda: self.why_closed,
         )
@@ -170,7 +172,7 @@ def test_a_client_with_our_subprotocol_is_refused_by_a_close_code() -> None:
 
 
 def test_without_auth_mode_only_this_machine_is_let_in() -> None:
-    house = House(auth_mode=None)
+    house = House(Policy())
     assert isinstance(house.come(HANDSHAKE).protocol, Connection)
     assert answer(house.come(HANDSHAKE, peer=("10.0.0.1", 1)))[0] == 401
     assert answer(house.come(HANDSHAKE, peer=None))[0] == 401

@@ -11,6 +11,7 @@ from shared.metrics import GatewayCounts, GatewayMetrics, RelayMetrics
 NOTHING = GatewayCounts(
     connections=0,
     handshakes={},
+    refusals={},
     deliveries={},
     closes={},
     gaps={},
@@ -46,6 +47,7 @@ def test_counts_are_read_when_prometheus_asks() -> None:
         NOTHING,
         connections=2,
         handshakes={101: 3},
+        refusals={"unauthorized": 11},
         deliveries={b"risk_alert": 4},
         closes={4000: 5},
         gaps={"filled": 6, "unfillable": 7},
@@ -57,6 +59,7 @@ def test_counts_are_read_when_prometheus_asks() -> None:
     read = samples(counts)
     assert read[("notify_gateway_connections",)] == 2
     assert read[("notify_gateway_handshakes_total", "101")] == 3
+    assert read[("notify_gateway_refusals_total", "unauthorized")] == 11
     assert read[("notify_gateway_deliveries_total", "risk_alert")] == 4
     assert read[("notify_gateway_closes_total", "4000")] == 5
     assert read[("notify_gateway_gaps_total", "filled")] == 6

@@ -16,7 +16,13 @@ from demo.ports import free_port
 from demo.process import Process
 from demo.valkey import redis_url
 from gateway.replica import Replica, ReplicaSettings
-from gateway.settings import AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.settings import (
+    AdmissionSettings,
+    AuthenticationSettings,
+    ConnectionSettings,
+    DrainSettings,
+    ListenerSettings,
+)
 from gateway.subscriber import LayoutMismatchError
 from shared.keys import Keys
 from shared.link import Link
@@ -44,6 +50,7 @@ class Running:
                 listener=ListenerSettings(
                     _env_file=None, ws_host="127.0.0.1", ws_port=self.port, admin_port=self.admin_port
                 ),
+                authentication=AuthenticationSettings(_env_file=None),
                 admission=AdmissionSettings(_env_file=None),
                 connection=ConnectionSettings(_env_file=None),
                 drain=DrainSettings(_env_file=None, drain_delay_seconds=drain[0], drain_seconds=drain[1]),
@@ -220,6 +227,7 @@ async def test_a_port_that_is_taken_ends_it(running: Running, valkey: Process) -
             service=settings.service,
             redis=settings.redis,
             listener=listener,
+            authentication=settings.authentication,
             admission=settings.admission,
             connection=settings.connection,
             drain=settings.drain,
@@ -237,6 +245,6 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WS_PORT", "many")
-    assert gateway.__main__.main() == 2
+    assert gateway.__main__.main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gateway: WS_PORT='many': ")

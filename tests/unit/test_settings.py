@@ -7,11 +7,26 @@ from typing import Any
 import pytest
 from pydantic import Field, SecretStr, ValidationError
 
-from gateway.settings import FILE_RESERVE, AdmissionSettings, ConnectionSettings, DrainSettings, ListenerSettings
+from gateway.settings import (
+    FILE_RESERVE,
+    AdmissionSettings,
+    AuthenticationSettings,
+    ConnectionSettings,
+    DrainSettings,
+    ListenerSettings,
+)
 from shared.errors import SettingsError
 from shared.settings import CommaSeparated, RedisSettings, ServiceSettings, Settings, load
 
-ALL = (ServiceSettings, RedisSettings, ListenerSettings, AdmissionSettings, ConnectionSettings, DrainSettings)
+ALL = (
+    ServiceSettings,
+    RedisSettings,
+    ListenerSettings,
+    AuthenticationSettings,
+    AdmissionSettings,
+    ConnectionSettings,
+    DrainSettings,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +72,7 @@ def test_the_platforms_own_names_and_defaults() -> None:
     assert (connection.ping_interval_seconds, connection.ping_timeout_seconds) == (25, 10)
     drain = load(DrainSettings)
     assert (drain.drain_delay_seconds, drain.drain_seconds) == (5, 20)
-    assert load(AdmissionSettings).auth_mode is None
+    assert load(AuthenticationSettings).auth_mode is None
 
 
 @pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.__name__)
@@ -80,7 +95,7 @@ def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADMIN_PORT", "")
     monkeypatch.setenv("CONCERN_HOSTS", "")
     assert (load(ListenerSettings).ws_port, load(ListenerSettings).admin_port) == (8000, 8001)
-    assert load(AdmissionSettings).auth_mode is None
+    assert load(AuthenticationSettings).auth_mode is None
     assert load(Concern).concern_hosts == ("default",)
 
 
@@ -133,7 +148,7 @@ def test_a_list_that_is_none_is_said(text: str, monkeypatch: pytest.MonkeyPatch)
         (ListenerSettings, "WS_PORT", "http", "integer"),
         (ListenerSettings, "WS_PORT", "8000\n9000", "integer"),
         (ListenerSettings, "ADMIN_PORT", "-1", "greater than or equal to 0"),
-        (AdmissionSettings, "AUTH_MODE", "yes", "none"),
+        (AuthenticationSettings, "AUTH_MODE", "yes", "none"),
         (AdmissionSettings, "MAX_HEAD_BYTES", "10", "1024"),
         (AdmissionSettings, "MAX_CONNECTIONS", "0", "greater than or equal to 1"),
         (ConnectionSettings, "SLOW_CLIENT_BYTES", "1k", "integer"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.admission.wishes import Asked, Resume, parse_query
+from gateway.admission.wishes import Asked, Resume, parse_options, parse_wishes
 from gateway.cursor import Cursor, Position
 from gateway.resume import Resync
 
@@ -23,7 +23,7 @@ CURSOR = Cursor(Position(b"a", 1), Position(b"b", 2))
     ],
 )
 def test_a_query_is_read(query: bytes, asked: Asked) -> None:
-    assert parse_query(query) == asked
+    assert parse_wishes(parse_options(query)) == asked
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,17 @@ def test_a_query_is_read(query: bytes, asked: Asked) -> None:
 )
 def test_a_query_that_cannot_be_served_is_told_why(query: bytes, word: str) -> None:
     with pytest.raises(ValueError, match=word) as refused:
-        parse_query(query)
+        parse_wishes(parse_options(query))
     assert str(refused.value).endswith(".")
 
 
 def test_what_a_browser_says_when_it_comes_again_has_the_word() -> None:
     query = b"user_id=ann&cursor=x.7.y.8"
-    assert parse_query(query, b"a.1.b.2") == Asked("ann", resume=Resume(CURSOR))
-    assert parse_query(query, b"") == parse_query(query, None) == parse_query(query)
+    assert parse_wishes(parse_options(query), b"a.1.b.2") == Asked("ann", resume=Resume(CURSOR))
+    assert parse_wishes(parse_options(query), b"") == parse_wishes(parse_options(query))
 
 
 @pytest.mark.parametrize("last_event_id", [b"7", b"\xff", b"a.1.b.2.c", b"x" * 5_000])
 def test_a_last_event_id_that_is_none_is_an_unknown_cursor(last_event_id: bytes) -> None:
-    asked = parse_query(b"user_id=ann", last_event_id)
+    asked = parse_wishes(parse_options(b"user_id=ann"), last_event_id)
     assert asked.resume == Resume(Resync.UNKNOWN_CURSOR)

@@ -1,0 +1,134 @@
+"""The keys that tokens are verified with, each for one algorithm only. Pure.
+
+Which algorithm that is comes from the key, never from the token (RFC 8725 section 3.1): a public key
+cannot be taken for a secret, and `none` is nobody's.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+MIN_SECRET_BYTES: Final = 32
+"""Of a secret for HS256 (RFC 7518 section 3.2)."""
+
+MIN_RSA_BITS: Final = 2048
+"""RFC 7518 section 3.3."""
+
+MAX_KEYS: Final = 100
+"""In a key set."""
+
+
+class Key(NamedTuple):
+    """What verifies, and the one algorithm that it verifies with (RFC 7518 section 3.1)."""
+
+    algorithm: str
+    key: PublicKey | bytes
+
+
+class Keyring:
+    """The keys of one issuer. `by_id` are those with a key id; `others` take whatever has the right
+    algorithm, if it names no key or this ring has no ids at all."""
+
+    def __init__(self, by_id: dict[str, Key], others: Iterable[Key] = ()) -> None:
+        self._by_id = by_id
+        self._others = {key.algorithm: key for key in others}
+
+    def __len__(self) -> int:
+        return len(self._by_id) + len(self._others)
+
+    def find(self, key_id: str | None, algorithm: str) -> Key | None:
+        """The key for a token whose header says this; it may be one of another algorithm. None when
+        the ring has no such key."""
+        if self._by_id and key_id is not None:
+            return self._by_id.get(key_id)
+        if self._others:
+            return self._others.get(algorithm) or next(iter(self._others.values()))
+        # A token that names no key, and keys that all have names: only one of its algorithm will do.
+        fitting = [key for key in self._by_id.values() if key.algorithm == algorithm]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+NO_KEYS: Final = Keyring({})
+
+
+def keyring_of_secret(secret: str) -> Keyring:
+    """A secret shared with the issuer, for HS256. Raises ValueError, without the secret."""
+    encoded = secret.encode()
+    if len(encoded) < MIN_SECRET_BYTES:
+        raise ValueError(f"takes at least {MIN_SECRET_BYTES} bytes, got {len(encoded)}")
+    return Keyring({}, [Key("HS256", encoded)])
+
+
+def keyring_of_public_key(pem: str) -> Keyring:
+    """A public key in PEM (SubjectPublicKeyInfo); a literal `\\n` stands for an end of line, since
+    many ways to set a variable know no other. Raises ValueError with what it takes."""
+    try:
+        loaded = load_pem_public_key(pem.replace("\\n", "\n").encode())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("takes a public key in PEM (-----BEGIN PUBLIC KEY-----)") from None
+    return Keyring({}, [_key(loaded)])
+
+
+def keyring_of_jwks(document: bytes) -> Keyring:
+    """A key set (RFC 7517 section 5). Keys of other kinds, uses and algorithms are left out, and so
+    are those that are too weak. Raises ValueError when it is none, or has no key that can be used."""
+    try:
+        keys = json.loads(document)["keys"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ValueError("not a key set (JSON with `keys`)") from None
+    if not isinstance(keys, list) or len(keys) > MAX_KEYS:
+        raise ValueError(f"not a list of up to {MAX_KEYS} keys")
+    by_id: dict[str, Key] = {}
+    others: list[Key] = []
+    for jwk in keys:
+        key = _jwk(jwk)
+        if key is None:
+            continue
+        key_id = jwk.get("kid")
+        if key_id is None:
+            others.append(key)
+        elif isinstance(key_id, str):
+            by_id[key_id] = key
+    if not by_id and not others:
+        raise ValueError("no key for RS256, ES256 or EdDSA is in it")
+    return Keyring(by_id, others)
+
+
+def _key(loaded: object) -> Key:
+    """Raises ValueError for a kind, curve or size that is not taken."""
+    if isinstance(loaded, RSAPublicKey):
+        if loaded.key_size < MIN_RSA_BITS:
+            raise ValueError(f"takes an RSA key of at least {MIN_RSA_BITS} bits, got {loaded.key_size}")
+        return Key("RS256", loaded)
+    if isinstance(loaded, EllipticCurvePublicKey) and isinstance(loaded.curve, SECP256R1):
+        return Key("ES256", loaded)
+    if isinstance(loaded, Ed25519PublicKey):
+        return Key("EdDSA", loaded)
+    raise ValueError("takes a public key for RS256, ES256 (P-256) or EdDSA (Ed25519)")
+
+
+def _jwk(jwk: Any) -> Key | None:
+    """None for one that is not to be used."""
+    if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
+        return None  # a private key has no business there, nor has a secret
+    if jwk.get("use", "sig") != "sig":
+        return None
+    operations = jwk.get("key_ops")
+    if operations is not None and not (isinstance(operations, list) and "verify" in operations):
+        return None
+    try:
+        algorithm = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}[jwk["kty"]]
+        key = _key(PyJWK(jwk, algorithm).key)
+    except (PyJWTError, ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
+        return None
+    return key if jwk.get("alg", key.algorithm) == key.algorithm else None

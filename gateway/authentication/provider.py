@@ -1,0 +1,110 @@
+"""The keys of an identity provider, fetched from the one address that the settings name (JWKS).
+
+Keys that are known stay in use while the provider is away. It is asked now and then, and when a
+token names a key that is not known; then at most once in RETRY_SECONDS, however many ask.
+"""
+
+import asyncio
+import contextlib
+import random
+from typing import Final
+
+import aiohttp
+
+from gateway.authentication.keyring import NO_KEYS, Keyring, keyring_of_jwks
+from shared.logging import get_logger
+
+REFRESH_SECONDS: Final = 300
+"""Between fetches; a key that the provider has withdrawn is taken no longer than that."""
+
+RETRY_SECONDS: Final = 10
+"""The least between two fetches."""
+
+FETCH_SECONDS: Final = 5
+MAX_DOCUMENT_BYTES: Final = 256 * 1024
+
+log = get_logger("gateway.authentication")
+
+
+class KeyProvider:
+    """The provider's keys. `run` fetches them, until cancelled; for one event loop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._asked = asyncio.Event()
+        self._answer: asyncio.Future[None] | None = None
+        """Of the fetch under way, or about to begin."""
+        self._may_ask_at = 0.0
+        self.keyring: Keyring = NO_KEYS
+        self.is_away = True
+        """The last fetch failed, or there was none."""
+        self.fetches = 0
+        self.failures = 0
+
+    def ask(self) -> asyncio.Future[None] | None:
+        """Have the keys fetched: done when they were, or could not be. None when they were a moment
+        ago. Whoever waits bounds the waiting itself."""
+        if self._answer is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() < self._may_ask_at:
+                return None
+            self._answer = loop.create_future()
+            self._asked.set()
+        return self._answer
+
+    async def run(self) -> None:
+        # One connection at a time, kept by nobody: a fetch is rare.
+        connector = aiohttp.TCPConnector(limit=1, force_close=True)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+        ) as session:
+            while True:
+                self.ask()
+                try:
+                    await self._fetch(session)
+                finally:
+                    self._answered()
+                # Not all replicas together.
+                pause_seconds = RETRY_SECONDS if self.is_away else REFRESH_SECONDS * random.uniform(0.8, 1)  # noqa: S311
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_seconds):
+                        await self._asked.wait()
+
+    def _answered(self) -> None:
+        self._may_ask_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+        self._asked.clear()
+        answer, self._answer = self._answer, None
+        if answer is not None and not answer.done():
+            answer.set_result(None)
+
+    async def _fetch(self, session: aiohttp.ClientSession) -> None:
+        self.fetches += 1
+        try:
+            keyring = keyring_of_jwks(await self._read(session))
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self.failures += 1
+            self.is_away = True
+            # Its text may repeat the address, which an operator wrote; never what came from there.
+            reason = str(error) or type(error).__name__
+            log.warning("the identity provider gives no keys", error=reason, known_keys=len(self.keyring))
+            return
+        if self.is_away:
+            log.info("keys of the identity provider are there", count=len(keyring))
+        self.is_away = False
+        self.keyring = keyring
+
+    async def _read(self, session: aiohttp.ClientSession) -> bytes:
+        # A redirect would lead to an address that nobody set.
+        async with session.get(self._url, allow_redirects=False) as response:
+            if response.status != 200:
+                raise ValueError(f"it answered {response.status}, not 200")
+            document = bytearray()
+            async for part in response.content.iter_chunked(16 * 1024):
+                document += part
+                if len(document) > MAX_DOCUMENT_BYTES:
+                    raise ValueError(f"its key set is larger than {MAX_DOCUMENT_BYTES} bytes")
+            return bytes(document)

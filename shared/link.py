@@ -21,6 +21,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.exceptions import RedisError as RedisPyError
 
 from shared.errors import RedisRefused, RedisUnavailable, SettingsError
+from shared.tls import Names, client_context, load_identity
 
 Command = tuple[bytes | str | int, ...]
 Reply = Any
@@ -33,6 +34,20 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^!-~]")
 """What Redis refuses in the name of a connection: white space, and all that is not ASCII."""
 
 _DATABASE: Final = re.compile(r"/?[0-9]*/?")
+
+_TLS_OPTIONS: Final = (
+    "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname"
+)  # fmt: skip
+"""Those of redis-py that are taken here, with its meaning."""
+
+_ADVICE: Final = {
+    "WRONGPASS ": "see that REDIS_URL has this server's user and password",
+    "NOAUTH ": "this server wants a user and a password in REDIS_URL",
+    "NOPERM ": "see that the ACL of its user is the one that deploy/redis makes",
+    "ERR ACL failure in script": "see that the ACL of its user is the one that deploy/redis makes",
+    "ERR The user executing the script": "see that the ACL of its user is the one that deploy/redis makes",
+}
+"""What to do about an error reply that begins so."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +64,18 @@ class RedisAddress:
 
     @classmethod
     def from_url(cls, url: str) -> "RedisAddress":
-        """Read `redis://`, `rediss://` (its TLS options as redis-py has them, certificates checked
+        """Read `redis://`, `rediss://` (its TLS options named as redis-py's, certificates checked
         by default) or `unix://`. Raises SettingsError, without the URL, which holds a password."""
         try:
             options: dict[str, Any] = dict(parse_url(url))
             split = urlsplit(url)
             port = split.port  # raises on one that is out of range
-            tls = None
-            if options.pop("connection_class", None) is SSLConnection:
-                context_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
-                tls = SSLConnection(host="", **context_options).ssl_context.get()
-        except (ValueError, TypeError, OSError, RedisPyError) as error:
+        except (ValueError, TypeError, RedisPyError) as error:
             raise SettingsError(f"REDIS_URL is not a Redis URL: {type(error).__name__}") from None
+        is_tls = options.pop("connection_class", None) is SSLConnection
+        tls_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        if tls_options and not is_tls:
+            raise SettingsError(f"REDIS_URL has {min(tls_options)}, which goes with rediss:// only")
         # parse_url takes both as none.
         if port == 0:
             raise SettingsError("REDIS_URL has port 0")
@@ -72,13 +87,33 @@ class RedisAddress:
             username=options.get("username"),
             password=options.get("password"),
             database=options.get("db") or 0,
-            tls=tls,
+            tls=_tls_context(tls_options) if is_tls else None,
             path=options.get("path"),
         )
 
     def __str__(self) -> str:
         """For logs: host and port, never the password."""
         return self.path or f"{self.host}:{self.port}"
+
+
+def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:
+    """Raises SettingsError, which names the option, or the file."""
+    if unknown := sorted(options.keys() - set(_TLS_OPTIONS)):
+        raise SettingsError(f"REDIS_URL has {unknown[0]}; takes {', '.join(_TLS_OPTIONS)}")
+    context = client_context(options.get("ssl_ca_certs"), "REDIS_URL's ssl_ca_certs")
+    checks = options.get("ssl_cert_reqs", "required")
+    if checks not in ("required", "none"):
+        raise SettingsError("REDIS_URL's ssl_cert_reqs takes required or none")
+    context.check_hostname = checks == "required" and options.get("ssl_check_hostname", True)
+    if checks == "none":
+        context.verify_mode = ssl.CERT_NONE
+    cert_file, key_file = options.get("ssl_certfile"), options.get("ssl_keyfile")
+    if cert_file is not None:
+        names = Names("REDIS_URL's ssl_certfile", "REDIS_URL's ssl_keyfile", "REDIS_URL's ssl_password")
+        load_identity(context, cert_file, key_file, options.get("ssl_password"), names)
+    elif key_file is not None:
+        raise SettingsError("REDIS_URL has ssl_keyfile without ssl_certfile")
+    return context
 
 
 class _Expected:
@@ -149,12 +184,12 @@ class Link(asyncio.Protocol):
                 if address.password is not None:
                     hello += ("AUTH", address.username or "default", address.password)
                 hello += ("SETNAME", _NOT_IN_A_NAME.sub("-", name))
-                await link.call(*hello, timeout_seconds=timeout_seconds)
+                await link._enter(hello, timeout_seconds)
                 if address.database:
                     await link.call("SELECT", address.database, timeout_seconds=timeout_seconds)
         except (OSError, TimeoutError) as error:
             link.close()
-            reason = str(error) or "no answer in time"
+            reason = _why_not_reachable(error, address)
             raise RedisUnavailable(f"Redis at {address} is not reachable: {reason}") from None
         except BaseException:
             link.close()
@@ -163,6 +198,17 @@ class Link(asyncio.Protocol):
         if link._lost_because is not None:
             raise RedisUnavailable(f"Redis at {address} closed the link: {link._lost_because}")
         return link
+
+    async def _enter(self, hello: Command, timeout_seconds: float) -> None:
+        """Raises RedisRefused without the password: a server that knows no HELLO repeats what it got."""
+        try:
+            await self.call(*hello, timeout_seconds=timeout_seconds)
+        except RedisRefused as error:
+            text = str(error).partition(", with args")[0]
+            if self.address.password:
+                text = text.replace(self.address.password, "***")
+            who = "the default user" if self.address.username is None else repr(self.address.username)
+            raise RedisRefused(f"Redis at {self.address} does not let in {who}: {text}") from None
 
     @property
     def is_lost(self) -> bool:
@@ -340,9 +386,27 @@ def _settle(future: asyncio.Future[Reply], reply: Reply) -> None:
 
 def _checked(reply: Reply) -> Reply:
     if isinstance(reply, hiredis.ReplyError):
-        raise RedisRefused(str(reply))
+        raise _refused(reply)
     return reply
 
 
 def _in_place(reply: Reply) -> Reply | RedisRefused:
-    return RedisRefused(str(reply)) if isinstance(reply, hiredis.ReplyError) else reply
+    return _refused(reply) if isinstance(reply, hiredis.ReplyError) else reply
+
+
+def _refused(reply: hiredis.ReplyError) -> RedisRefused:
+    text = str(reply)
+    advice = next((advice for beginning, advice in _ADVICE.items() if text.startswith(beginning)), None)
+    return RedisRefused(f"{text} ({advice})" if advice else text)
+
+
+def _why_not_reachable(error: Exception, address: RedisAddress) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is refused: {error.verify_message} (see that REDIS_URL has the certificate's host "
+            "name, and in ssl_ca_certs the file of its authority)"
+        )
+    reason = getattr(error, "reason", None) or str(error) or "no answer in time"
+    # A server that speaks none takes the first bytes of TLS for half a command, and waits for the rest.
+    is_tls = isinstance(error, ssl.SSLError | TimeoutError | ConnectionResetError) and address.tls is not None
+    return f"{reason} (see that it speaks TLS on this port)" if is_tls else reason

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -23,11 +24,13 @@ class Proxy:
     `cut` ends what is open; `refuse` also resets whoever comes; `deaf` keeps all connections and
     swallows their bytes, both ways, silently; `slow` lets `bytes_per_second` through each way;
     `heal` goes back to passing (a connection that lost bytes to deafness is ended, since its stream
-    has a hole). Owns one task for each connection; `aclose` ends all.
+    has a hole). Owns one task for each connection; `aclose` ends all. With `tls` its clients speak
+    TLS; upstream is plain in any case.
     """
 
-    def __init__(self, upstream_port: int, answers: Pump = _any_bytes) -> None:
+    def __init__(self, upstream_port: int, answers: Pump = _any_bytes, tls: ssl.SSLContext | None = None) -> None:
         self.upstream_port = upstream_port
+        self._tls = tls
         self.mode: Mode = "pass"
         self.port = 0
         self.accepted = 0
@@ -38,7 +41,7 @@ class Proxy:
         self._holed: set[asyncio.Task[None]] = set()
 
     async def start(self) -> "Proxy":
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

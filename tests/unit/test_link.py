@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -555,4 +556,36 @@ async def unix_address(valkey: Process) -> AsyncIterator[RedisAddress]:
 async def test_a_unix_socket_will_do(unix_address: RedisAddress) -> None:
     link = await linked(unix_address)
     assert await link.call("PING", timeout_seconds=5) == b"PONG"
+    link.close()
+
+
+async def test_a_server_that_repeats_the_password_is_not_repeated() -> None:
+    """One that knows no HELLO (Redis 5, some proxies) answers with what it got."""
+    for error in (
+        b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `ann`, `s3cr",
+        b"-ERR s3cret?",
+    ):
+        async with scripted(hello=error + b"\r\n") as server:
+            address = RedisAddress(server.host, server.port, "ann", "s3cret")
+            with pytest.raises(RedisRefused) as refused:
+                await linked(address)
+            assert f"Redis at {server} does not let in 'ann': ERR" in str(refused.value)
+            assert "s3cr" not in str(refused.value)
+
+
+async def test_a_server_that_wants_a_password_is_said_to(redis: Link, valkey: Process) -> None:
+    await redis.call("ACL", "SETUSER", "default", "resetpass", ">pw", timeout_seconds=5)
+    try:
+        with pytest.raises(RedisRefused, match=r"does not let in the default user: NOAUTH.*a user and a password in"):
+            await linked(RedisAddress("127.0.0.1", valkey.port))
+    finally:
+        await redis.call("ACL", "SETUSER", "default", "nopass", timeout_seconds=5)
+
+
+async def test_what_the_acl_forbids_is_said_with_what_to_do(redis: Link, redis_address: RedisAddress) -> None:
+    await redis.call("ACL", "SETUSER", "bob", "on", ">pw", "~*", "+eval", timeout_seconds=5)
+    link = await linked(dataclasses.replace(redis_address, username="bob", password="pw"))
+    for command in (("FLUSHALL",), ("EVAL", "return redis.call('SET', KEYS[1], 'x')", 1, "k")):
+        with pytest.raises(RedisRefused, match=r"'?(flushall|set)'? command.* deploy/redis"):
+            await link.call(*command, timeout_seconds=5)
     link.close()

@@ -14,7 +14,7 @@ import sys
 from relay import redrive_command
 from relay.consumer import Consumer
 from relay.dead_letters import DeadLetters
-from relay.log_filter import SayItOnce
+from relay.log_filter import SayItOnce, SayWhatToDo
 from relay.publisher import Publisher
 from relay.relay import Relay
 from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
@@ -43,6 +43,7 @@ def main() -> None:
     configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
     for handler in logging.getLogger().handlers:
         handler.addFilter(SayItOnce("aiokafka"))
+        handler.addFilter(SayWhatToDo("aiokafka"))
     if options.command == "redrive":
         sys.exit(redrive_command.redrive(kafka, options))
     metrics = RelayMetrics()

@@ -20,13 +20,14 @@ from aiokafka.errors import (
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
 from relay.batch import Gap, Record
 from relay.positions import Commit, Ends, Place, parse_commit
 from relay.probe import find_undecodable, is_undecodable, timestamps_of
-from relay.redpanda import bounded, connection
+from relay.redpanda import bounded, connection, with_advice
 from relay.routes import ROUTES, Partition, partition_name
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
@@ -236,7 +237,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         except (CommitFailedError, IllegalStateError):
             return False
         except (KafkaError, TimeoutError) as error:
-            self._log.warning("commit_failed", error=repr(error))
+            self._log.warning("commit_failed", error=with_advice(error))
             return False
         return True
 
@@ -281,11 +282,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self._calm_since = None
         if self._failing_since is None:
             self._failing_since = now
-            self._log.warning("redpanda_read_failed", what=self._unreadable(), error=repr(error))
+            self._log.warning("redpanda_read_failed", what=self._unreadable(), error=with_advice(error))
         limit_seconds = JOIN_SECONDS if self.assigned is None else GIVE_UP_SECONDS
         if now - self._failing_since > limit_seconds:
             what = self._unreadable()
-            raise RelayStopped(f"{what} cannot be read from Redpanda for {limit_seconds:g} s: {error!r}") from None
+            why = with_advice(error)
+            raise RelayStopped(f"{what} cannot be read from Redpanda for {limit_seconds:g} s: {why}") from None
         await asyncio.sleep(READ_SECONDS)
 
     def _read_well(self) -> None:
@@ -349,6 +351,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         async with self._bounded("its topics"):
             topics = await self._admin.describe_topics(list(ROUTES))
         found = {topic["topic"]: topic["partitions"] for topic in topics if not topic["error_code"]}
+        for topic in topics:
+            if topic["error_code"] == TopicAuthorizationFailedError.errno:
+                raise BrokerUnavailable(f"{topic['topic']}: {with_advice(TopicAuthorizationFailedError())}")
         if missing := [topic for topic in ROUTES if not found.get(topic)]:
             raise BrokerUnavailable(f"topics are missing: {', '.join(missing)}")
         return sorted(Partition(topic, row["partition"]) for topic, rows in found.items() for row in rows)

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from relay.batch import DeadLetter
 from relay.consumer import CLIENT_ID, FETCH_BYTES
 from relay.letters import Headers, bare_headers, whole_headers
-from relay.redpanda import connection
+from relay.redpanda import connection, with_advice
 from relay.routes import DEAD_LETTER_TOPIC
 from relay.settings import KafkaSettings
 from relay.waiting import Waiting
@@ -58,11 +58,11 @@ class DeadLetters:
             if seconds >= GIVE_UP_SECONDS:
                 first = left[0]
                 raise RelayStopped(
-                    f"{DEAD_LETTER_TOPIC} cannot be written for {seconds:.0f} s ({error!r}), "
+                    f"{DEAD_LETTER_TOPIC} cannot be written for {seconds:.0f} s ({with_advice(error)}), "
                     f"and {first.partition.topic}/{first.partition.number}/{first.record.offset} ({first.reason}) "
                     "must go there: see that the topic exists and may be written"
                 )
-            await waiting.wait("dead_letters_not_written", error=repr(error), letters=len(left))
+            await waiting.wait("dead_letters_not_written", error=with_advice(error), letters=len(left))
 
     async def stop(self) -> None:
         """Disconnect, within REDPANDA_TIMEOUT_SECONDS. May be called always."""

@@ -1,8 +1,14 @@
-"""aiokafka says the same thing ten times a second while a broker is away; once in a while is enough."""
+"""What aiokafka says, in moderation and with what to do about it.
+
+It says the same thing ten times a second while a broker is away; once in a while is enough. And its log is
+the only place where it says why a broker could not be connected to.
+"""
 
 import logging
 import time
 from typing import Final
+
+from relay.redpanda import advice
 
 SAY_AGAIN_SECONDS: Final = 10.0
 
@@ -19,10 +25,30 @@ class SayItOnce(logging.Filter):
         self._said_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.partition(".")[0] != self._library or not isinstance(record.msg, str):
+        if not _is_of(self._library, record) or not isinstance(record.msg, str):
             return True
         now = time.monotonic()
         if now - self._said_at.get(record.msg, float("-inf")) < SAY_AGAIN_SECONDS:
             return False
         self._said_at[record.msg] = now
         return True
+
+
+class SayWhatToDo(logging.Filter):
+    """Puts what to do behind a line of one library that tells of an error with known advice."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._library = library
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _is_of(self._library, record) and isinstance(record.args, tuple) and isinstance(record.msg, str):
+            for argument in record.args:
+                if isinstance(argument, BaseException) and (text := advice(argument)):
+                    record.msg, record.args = record.msg + " (%s)", (*record.args, text)
+                    break
+        return True
+
+
+def _is_of(library: str, record: logging.LogRecord) -> bool:
+    return record.name.partition(".")[0] == library

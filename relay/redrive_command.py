@@ -38,7 +38,7 @@ so that you can fetch the record from its topic while that still has it, and the
 than its own topic takes now (max.message.bytes was lowered) is named with its place and passed, too: no later run
 comes back to it. Raise the limit first; a letter that was passed can still be copied by hand from its place.
 
-Settings are those of the relay: REDPANDA_BROKERS, REDPANDA_TIMEOUT_SECONDS.
+Settings are those of the relay: REDPANDA_BROKERS, REDPANDA_SECURITY and what goes with it, REDPANDA_TIMEOUT_SECONDS.
 Exit codes: 0 done; 1 Redpanda cannot be used; 2 wrong option or setting; 3 done, but some letters cannot be
 put back; 130 or 143 interrupted by SIGINT or SIGTERM.
 """

@@ -1,15 +1,19 @@
 """The relay's own settings (DESIGN section 9)."""
 
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from relay.routes import ROUTES
+from shared.errors import SettingsError
 from shared.keys import GLOBAL_BUCKET
 from shared.settings import CommaSeparated, Settings
+from shared.tls import Names, client_context, load_identity
 
 
 def _split_drop_fields(value: Any) -> Any:
@@ -32,12 +36,39 @@ DropFields = Annotated[Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(
 """`type:field,field;type:field`, or a JSON object of lists."""
 
 
+_OF_SASL: Final = ("redpanda_username", "redpanda_password")
+_OF_TLS: Final = ("redpanda_ca_file", "redpanda_cert_file", "redpanda_key_file", "redpanda_key_password")
+_OF_A_CERTIFICATE: Final = ("redpanda_key_file", "redpanda_key_password")
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
 class KafkaSettings(Settings):
     """Where the events come from, and how they are read."""
 
     redpanda_brokers: CommaSeparated = Field(
         ("redpanda:9092",), min_length=1, description="host:port of one or more brokers, separated by commas"
     )
+    redpanda_security: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)] = (
+        Field("PLAINTEXT", description="PLAINTEXT, SSL (TLS), SASL_PLAINTEXT, or SASL_SSL, as Kafka calls them")
+    )
+    redpanda_sasl_mechanism: Annotated[Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"], BeforeValidator(_upper)] = (
+        Field("SCRAM-SHA-256", description="with SASL: SCRAM-SHA-256, SCRAM-SHA-512 or PLAIN")
+    )
+    redpanda_username: str | None = Field(None, description="with SASL: who the relay is")
+    redpanda_password: SecretStr | None = Field(None, description="with SASL: its password")
+    redpanda_ca_file: str | None = Field(
+        None, description="with TLS: the brokers' authority, PEM; unset: those that the system trusts"
+    )
+    redpanda_cert_file: str | None = Field(
+        None, description="with TLS, where brokers ask for one: the relay's certificate, PEM"
+    )
+    redpanda_key_file: str | None = Field(
+        None, description="that certificate's key, PEM; unset: it is in REDPANDA_CERT_FILE"
+    )
+    redpanda_key_password: SecretStr | None = Field(None, description="what that key is encrypted with, if it is")
     redpanda_group_id: str = Field(
         "notification-relay", min_length=1, description="consumer group; relays of one group share the partitions"
     )
@@ -63,6 +94,47 @@ class KafkaSettings(Settings):
             if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
                 raise ValueError("takes host:port, separated by commas")
         return brokers
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        def first(names: Iterable[str], *, is_set: bool) -> str | None:
+            return next((name.upper() for name in names if (getattr(self, name) is not None) is is_set), None)
+
+        if self.is_sasl and (missing := first(_OF_SASL, is_set=False)):
+            raise ValueError(f"{missing}: REDPANDA_SECURITY={self.redpanda_security} needs it")
+        for goes, names, owner in (
+            (self.is_sasl, _OF_SASL, "REDPANDA_SECURITY=SASL_SSL or SASL_PLAINTEXT"),
+            (self.is_tls, _OF_TLS, "REDPANDA_SECURITY=SASL_SSL or SSL"),
+            (self.redpanda_cert_file is not None, _OF_A_CERTIFICATE, "REDPANDA_CERT_FILE"),
+        ):
+            if not goes and (unused := first(names, is_set=True)):
+                raise ValueError(f"{unused}: goes with {owner} only")
+        try:
+            _ = self.tls
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def is_sasl(self) -> bool:
+        """Whether the relay says who it is, with name and password."""
+        return self.redpanda_security.startswith("SASL_")
+
+    @property
+    def is_tls(self) -> bool:
+        return self.redpanda_security.endswith("SSL")
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """What brokers are connected to with; None without TLS. Its files are read once."""
+        if not self.is_tls:
+            return None
+        context = client_context(self.redpanda_ca_file, "REDPANDA_CA_FILE")
+        if self.redpanda_cert_file is not None:
+            names = Names("REDPANDA_CERT_FILE", "REDPANDA_KEY_FILE", "REDPANDA_KEY_PASSWORD")
+            password = self.redpanda_key_password.get_secret_value() if self.redpanda_key_password else None
+            load_identity(context, self.redpanda_cert_file, self.redpanda_key_file, password, names)
+        return context
 
 
 class EventSettings(Settings):

@@ -51,12 +51,13 @@ def apache_kafka() -> Iterator[Process | None]:
 
 @pytest.fixture
 async def own_broker(request: pytest.FixtureRequest) -> AsyncIterator[Process]:
-    """An Apache Kafka that this test may do anything to; use it with `own_broker_stage`."""
+    """An Apache Kafka that this test may do anything to; use it with `own_broker_stage`. The parameter
+    `secured` makes it one with users and ACLs behind TLS, too."""
     if chosen_kind() == "embedded":
         pytest.skip("needs Apache Kafka: SCENARIO_STACK=real")
     processes = Processes()
     try:
-        kafka = await start_apache_kafka(processes)
+        kafka = await start_apache_kafka(processes, secured=getattr(request, "param", None) == "secured")
         yield kafka
         await kafka.terminate()
     finally:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,12 @@ class Authority:
         """A certificate for `hosts`, names or addresses; good for clients and servers."""
         issued = self._ca.issue_cert(*(hosts or ("127.0.0.1", "localhost")))
         paths = [self._folder / f"{self._name}-{name}{ending}.pem" for ending in ("", "-key", "-chain")]
-        issued.cert_chain_pems[0].write_to_path(paths[0])
-        issued.private_key_pem.write_to_path(paths[1])
-        issued.private_key_and_cert_chain_pem.write_to_path(paths[2])
+        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+        # PKCS #8, the one format that Java reads, too.
+        key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        certificates = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+        for path, content in zip(paths, (certificates, key_pem, key_pem + certificates), strict=True):
+            path.write_bytes(content)
         return Identity(*paths)
 
     def server_context(self, *hosts: str, wants_client_certificate: bool = False) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from demo.ports import free_port
 from demo.process import ROOT, Process, Processes
 from demo.valkey import add_valkey
+from harness.certificates import Authority
 from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC
 from harness.waiting import eventually
 from shared.keys import Keys
@@ -53,20 +54,39 @@ def binary_of(kind: Kind) -> str | None:
     return binary
 
 
-def add_apache_kafka(processes: Processes) -> Process:
-    """Apache Kafka on a port of its own, to be started; `prepare_apache_kafka` before."""
+KAFKA_USERS: Final = ("relay", "redrive", "nobody")
+"""Users of a secured Apache Kafka. Only what a test allows them is allowed to them."""
+
+
+def kafka_password(user: str) -> str:
+    return f"the-s3cret-of-{user}"
+
+
+def add_apache_kafka(processes: Processes, *, secured: bool = False) -> Process:
+    """Apache Kafka on a port of its own, to be started; `add_kafka_format` before.
+
+    `secured` adds the port `sasl_ssl`: TLS of the authority in `kafka/ca.pem`, users with passwords
+    (SCRAM-SHA-256, and PLAIN), ACLs. Whoever comes to the other port may do everything.
+    """
     port, controller_port = free_port(), free_port()
+    ports = {"kafka": port}
     folder = processes.folder / "kafka"
     folder.mkdir()
+    listeners, security = f"PLAINTEXT://127.0.0.1:{port}", ""
+    if secured:
+        ports["sasl_ssl"] = free_port()
+        listeners += f",SASL_SSL://127.0.0.1:{ports['sasl_ssl']}"
+        security = _kafka_security(folder)
     (folder / "server.properties").write_text(
         f"""
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+{security}
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -85,21 +105,39 @@ group.initial.rebalance.delay.ms=0
             return caller.connect_ex(("127.0.0.1", port)) == 0
 
     return processes.add("kafka", [*java, "kafka.Kafka", str(folder / "server.properties")],
-                         ports={"kafka": port}, ready=ready)  # fmt: skip
+                         ports=ports, ready=ready)  # fmt: skip
 
 
-def add_kafka_format(processes: Processes) -> Process:
-    """Formats the folder of `add_apache_kafka`; ends by itself."""
+def _kafka_security(folder: Path) -> str:
+    server = Authority(folder).issue("server", "127.0.0.1")
+    module = "org.apache.kafka.common.security"
+    plain_users = " ".join(f'user_{user}="{kafka_password(user)}"' for user in KAFKA_USERS)
+    return f"""
+sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
+listener.name.sasl_ssl.plain.sasl.jaas.config={module}.plain.PlainLoginModule required {plain_users};
+ssl.keystore.type=PEM
+ssl.keystore.location={server.chain_file}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"""
+
+
+def add_kafka_format(processes: Processes, *, secured: bool = False) -> Process:
+    """Formats the folder of `add_apache_kafka`, with its users; ends by itself."""
     assert any(_KAFKA_JARS.glob("kafka_2.13-*.jar")), "SCENARIO_STACK=real needs Apache Kafka: run scripts/ci/get-kafka"
     properties = processes.folder / "kafka" / "server.properties"
     java = ["java", "-cp", f"{_KAFKA_JARS}/*", "kafka.tools.StorageTool", "format"]
-    return processes.add("kafka-format", [*java, "-t", "bm90aWZpY2F0aW9uLWdhdA", "-c", str(properties)])
+    command = [*java, "-t", "bm90aWZpY2F0aW9uLWdhdA", "-c", str(properties)]
+    for user in KAFKA_USERS if secured else ():
+        command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={kafka_password(user)}]"]
+    return processes.add("kafka-format", command)
 
 
-async def start_apache_kafka(processes: Processes) -> Process:
+async def start_apache_kafka(processes: Processes, *, secured: bool = False) -> Process:
     """A running Apache Kafka with the project's topics."""
-    kafka = add_apache_kafka(processes)
-    formatting = add_kafka_format(processes).start()
+    kafka = add_apache_kafka(processes, secured=secured)
+    formatting = add_kafka_format(processes, secured=secured).start()
     code = await formatting.wait(60)
     assert code == 0, formatting.log()
     await kafka.start().wait_until_ready(60)

@@ -113,6 +113,11 @@ class Stage:
         """REDIS_PREFIX."""
         return self._env["REDIS_PREFIX"]
 
+    @property
+    def group_id(self) -> str:
+        """REDPANDA_GROUP_ID."""
+        return self._group["REDPANDA_GROUP_ID"]
+
     def needs_groups_of_several(self) -> None:
         """Skip the test where the broker often fails them for minutes."""
         if self.kind == "embedded":
@@ -203,9 +208,9 @@ class Stage:
         self.gateways.append(gateway)
         return gateway
 
-    def add_redrive(self, name: str, *options: str) -> Process:
+    def add_redrive(self, name: str, *options: str, env: dict[str, str] | None = None) -> Process:
         """`python -m relay redrive`, to be started; it ends by itself."""
-        env = {**self._env, "REDPANDA_BROKERS": self.bootstrap}
+        env = {**self._env, "REDPANDA_BROKERS": self.bootstrap, **(env or {})}
         return self.processes.add_module("relay", "redrive", *options, name=name, env=env)
 
     async def older_letters_are_not_ours(self) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -43,6 +43,13 @@ _WEBSOCKET: Final[type[Connection]] = WebSocket
 _EVENT_SOURCE: Final[type[Connection]] = EventSource
 
 
+class Newcomer(Protocol):
+    """A socket whose first request's head was not read yet."""
+
+    def close(self) -> None:
+        """The replica is going."""
+
+
 class Doorkeeper:
     """What all doors of a replica share."""
 
@@ -61,7 +68,7 @@ class Doorkeeper:
         self._limit = settings.connection_limit
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
-        self.doors: set[Door] = set()
+        self.doors: set[Newcomer] = set()
         self._server_state: ServerState | None = None
         self._http: Callable[[], asyncio.Protocol]
 
@@ -259,6 +266,8 @@ class Door(asyncio.Protocol):
         self._transport.write(refusal_answer(refusal, variant, handshake, origin))
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        else:
+            self._transport.close()  # TLS: says that it is the end, and reads on until the client says so
 
 
 def _too_early() -> Refusal:

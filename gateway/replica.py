@@ -32,6 +32,7 @@ from gateway.settings import (
     ListenerSettings,
 )
 from gateway.subscriber import Subscriber
+from gateway.tls import TlsPort
 from gateway.wheel import Wheel
 from shared.errors import RedisError
 from shared.links import Links
@@ -108,9 +109,9 @@ class Replica:
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
         metrics = GatewayMetrics(self._counts)
-        public = public_app(
-            Probes(self._health, self._why_not_ready, self._identify, self._allowed_origin, self._position)
-        )
+        probes = Probes(self._health, self._why_not_ready, self._identify, self._allowed_origin, self._position)
+        public = public_app(probes)
+        protocol = TlsPort(self._keeper, listener.tls).arrival if listener.tls else self._keeper.door
         parts = [
             self._clock(),
             self._history.run(),
@@ -118,7 +119,7 @@ class Replica:
             self._subscriber.run(),
             *([] if self._authenticator is None else [self._authenticator.run()]),
             http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
-            http_server(public, listener.ws_host, listener.ws_port, protocol=self._keeper.door).run_until_cancelled(),
+            http_server(public, listener.ws_host, listener.ws_port, protocol=protocol).run_until_cancelled(),
         ]
         tasks = [asyncio.create_task(part) for part in parts]
         stop = asyncio.create_task(self._stop.wait())

@@ -1,6 +1,7 @@
 """Settings of a gateway replica, a class for each concern (DESIGN section 9)."""
 
 import resource
+import ssl
 from functools import cached_property
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
@@ -11,7 +12,9 @@ from gateway.admission.forwarded import parse_networks
 from gateway.admission.origin import parse_origin
 from gateway.authentication.keyring import Keyring, keyring_of_public_key, keyring_of_secret
 from gateway.authentication.token import TokenRules
+from shared.errors import SettingsError
 from shared.settings import CommaSeparated, Settings
+from shared.tls import Names, server_context
 
 FILE_RESERVE: Final = 200
 """Open files kept for everything that is not a client: links, listeners, logs."""
@@ -24,6 +27,32 @@ class ListenerSettings(Settings):
     ws_port: int = Field(8000, ge=0, le=65535, description="port that clients connect to")
     admin_host: str = Field("127.0.0.1", description="address of /metrics")
     admin_port: int = Field(8001, ge=0, le=65535, description="port of /metrics")
+    tls_cert_file: str | None = Field(
+        None, description="certificate for WS_PORT and those up to its authority, PEM; unset: no TLS"
+    )
+    tls_key_file: str | None = Field(None, description="its key, PEM; unset: it is in TLS_CERT_FILE")
+    tls_key_password: SecretStr | None = Field(None, description="what that key is encrypted with, if it is")
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if self.tls_cert_file is None:
+            for name in ("tls_key_file", "tls_key_password"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name.upper()}: goes with TLS_CERT_FILE only")
+        try:
+            _ = self.tls
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | None:
+        """What clients are served with; None without TLS. Its files are read once."""
+        if self.tls_cert_file is None:
+            return None
+        password = self.tls_key_password.get_secret_value() if self.tls_key_password else None
+        names = Names("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_KEY_PASSWORD")
+        return server_context(self.tls_cert_file, self.tls_key_file, password, names)
 
 
 class AuthenticationSettings(Settings):

@@ -20,19 +20,21 @@ def healthcheck() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("command_line", "env", "port"),
+    ("command_line", "env", "address"),
     [
-        (b"python\0-m\0gateway\0", {}, "8000"),
-        (b"python\0-m\0gateway\0", {"WS_PORT": "81", "RELAY_HTTP_PORT": "82"}, "81"),
-        (b"/sbin/docker-init\0--\0python\0-m\0relay\0", {}, "9100"),
-        (b"python\0-m\0relay\0", {"WS_PORT": "81", "RELAY_HTTP_PORT": "82"}, "82"),
-        (b"/sbin/init\0", {"WS_PORT": ""}, "8000"),
+        (b"python\0-m\0gateway\0", {}, "http://127.0.0.1:8000"),
+        (b"python\0-m\0gateway\0", {"WS_PORT": "81", "RELAY_HTTP_PORT": "82"}, "http://127.0.0.1:81"),
+        (b"python\0-m\0gateway\0", {"TLS_CERT_FILE": "/c.pem"}, "https://127.0.0.1:8000"),
+        (b"/sbin/docker-init\0--\0python\0-m\0relay\0", {}, "http://127.0.0.1:9100"),
+        (b"python\0-m\0relay\0", {"WS_PORT": "81", "RELAY_HTTP_PORT": "82"}, "http://127.0.0.1:82"),
+        (b"python\0-m\0relay\0", {"TLS_CERT_FILE": "/c.pem"}, "http://127.0.0.1:9100"),
+        (b"/sbin/init\0", {"WS_PORT": "", "TLS_CERT_FILE": ""}, "http://127.0.0.1:8000"),
     ],
 )
 def test_it_asks_the_service_of_its_container(
-    healthcheck: ModuleType, command_line: bytes, env: dict[str, str], port: str
+    healthcheck: ModuleType, command_line: bytes, env: dict[str, str], address: str
 ) -> None:
-    assert healthcheck.port(command_line, env) == port
+    assert healthcheck.address(command_line, env) == address
 
 
 @pytest.mark.skipif(not (ROOT / "/proc/1/cmdline").exists(), reason="only where there is /proc, as in containers")

@@ -8,15 +8,14 @@ from typing import Any
 import pytest
 from harness.certificates import Authority
 from harness.proxy import Proxy
+from loops import LOOPS, run_on
 
 from demo.process import Process
 from shared.errors import NotifyError, RedisRefused, RedisUnavailable, SettingsError
 from shared.link import Link, RedisAddress
-from shared.runner import new_fast_loop
 from shared.topology import Cluster, Sentinels, parse_deployment
 
 WAIT_SECONDS = 10
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop, "uvloop": new_fast_loop}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +28,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]],
     """Runs a test on the loop of the relay, and on that of the gateway."""
 
     def run(test: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            runner.run(asyncio.wait_for(test, WAIT_SECONDS))
+        run_on(LOOPS[request.param], asyncio.wait_for(test, WAIT_SECONDS))
 
     return run
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.certificates import Authority
 from pydantic import Field, SecretStr, ValidationError
 
 from gateway.settings import (
@@ -268,3 +269,27 @@ def test_a_machine_with_hardly_any_open_files_is_told_so_by_their_number(
 ) -> None:
     limit(monkeypatch, files)
     assert error_of(AdmissionSettings).startswith(f"the limit of open files is {files}; raise it")
+
+
+# TLS of the listener
+
+
+def test_tls_is_off_unless_a_certificate_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load(ListenerSettings).tls is None
+    ours = Authority(tmp_path).issue("gateway")
+    monkeypatch.setenv("TLS_CERT_FILE", str(ours.chain_file))
+    assert load(ListenerSettings).tls is not None
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({"TLS_KEY_FILE": "/k.pem"}, "TLS_KEY_FILE: goes with TLS_CERT_FILE only"),
+        ({"TLS_KEY_PASSWORD": "s3cret"}, "TLS_KEY_PASSWORD: goes with TLS_CERT_FILE only"),
+        ({"TLS_CERT_FILE": "/no/c.pem"}, "TLS_CERT_FILE: /no/c.pem cannot be read: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_tls_is_one_line(env: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert error_of(ListenerSettings) == why

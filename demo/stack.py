@@ -5,6 +5,7 @@ The `add_` functions make processes to be started, one by one, for tests that ar
 """
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -57,10 +58,12 @@ def add_gateway(
     port: int | None = None,
     admin_port: int | None = None,
     env: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Process:
     """`python -m gateway`, to be started. `redis` is REDIS_URL; `env` wins over what is set here.
-    Ready when /readyz says so. Ports: `ws` (clients, health) and `admin` (metrics). It ends
-    without a drain's delays; a test of draining sets its own."""
+    Ready when /readyz says so; with TLS_CERT_FILE in `env`, `tls` is what it is asked with. Ports: `ws`
+    (clients, health) and `admin` (metrics). It ends without a drain's delays; a test of draining sets
+    its own."""
     port, admin_port = port or free_port(), admin_port or free_port()
     full_env = {
         **_COMMON,
@@ -73,9 +76,11 @@ def add_gateway(
         "DRAIN_SECONDS": "0",
         **(env or {}),
     }
-    ready_url = f"http://{_HOST}:{port}/readyz"
+    ready_url = f"{'https' if tls else 'http'}://{_HOST}:{port}/readyz"
     ports = {"ws": port, "admin": admin_port}
-    return processes.add_module("gateway", name=name, env=full_env, ports=ports, ready=lambda: answers_ok(ready_url))
+    return processes.add_module(
+        "gateway", name=name, env=full_env, ports=ports, ready=lambda: answers_ok(ready_url, tls)
+    )
 
 
 def ws_url(gateway: Process, user_id: str = "") -> str:
@@ -89,11 +94,11 @@ def http_url(process: Process, path: str, port: str = "") -> str:
     return f"http://{_HOST}:{process.ports[port] if port else process.port}{path}"
 
 
-async def answers_ok(url: str) -> bool:
-    """Whether a GET of `url` gives 200. Never raises; false after 2 s."""
+async def answers_ok(url: str, tls: ssl.SSLContext | None = None) -> bool:
+    """Whether a GET of `url` gives 200. Never raises; false after 2 s. `tls` says what https trusts."""
     try:
         timeout = aiohttp.ClientTimeout(total=2)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, ssl=tls or True) as response:
             return response.status == 200
     except (aiohttp.ClientError, OSError, TimeoutError):
         return False

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import shutil
+import ssl
 import struct
 import threading
 from abc import ABC, abstractmethod
@@ -42,6 +43,11 @@ class Client(ABC):
         self.close_code: int | None = None
         self.close_reason = ""
         self.since = 0
+        self.tls: ssl.SSLContext | None = None
+
+    def use_tls(self, trust: ssl.SSLContext) -> None:
+        """Connect with TLS, to a server that `trust` trusts. Before `open`."""
+        self.tls, self.url = trust, self.url.replace("ws://", "wss://")
 
     @abstractmethod
     async def open(self) -> None:
@@ -74,7 +80,7 @@ class AiohttpClient(Client):
         self._session = aiohttp.ClientSession()
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                self._socket = await self._session.ws_connect(self.url, max_msg_size=0)
+                self._socket = await self._session.ws_connect(self.url, max_msg_size=0, ssl=self.tls or True)
         except BaseException:
             await self._session.close()
             raise
@@ -99,7 +105,7 @@ class WebsocketsClient(Client):
 
     async def open(self) -> None:
         self._socket: ClientConnection = await connect(
-            self.url, open_timeout=_OPEN_SECONDS, close_timeout=2, max_size=None, proxy=None
+            self.url, open_timeout=_OPEN_SECONDS, close_timeout=2, max_size=None, proxy=None, ssl=self.tls
         )
         self._reader = asyncio.create_task(self._read())
 
@@ -124,7 +130,7 @@ class ThreadClient(Client):
     library = "websocket-client"
 
     async def open(self) -> None:
-        self._socket = websocket.WebSocket()
+        self._socket = websocket.WebSocket(sslopt={"context": self.tls} if self.tls else {})
         await asyncio.to_thread(self._socket.connect, self.url, timeout=_OPEN_SECONDS)
         self._socket.settimeout(None)
         self._thread = threading.Thread(target=self._read, name=str(self), daemon=True)

@@ -16,6 +16,7 @@ from demo.broker import add_broker, bootstrap
 from demo.process import Process, Processes
 from demo.stack import add_gateway, add_relay, http_url
 from demo.valkey import redis_url
+from harness.certificates import Authority
 from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClient
 from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC, Oracle, check_log
 from harness.producer import ALL_TOPICS, EventProducer
@@ -196,14 +197,25 @@ class Stage:
         return relay
 
     def add_gateway(
-        self, name: str = "gateway-1", *, redis: Proxy | None = None, env: dict[str, str] | None = None
+        self,
+        name: str = "gateway-1",
+        *,
+        redis: Proxy | None = None,
+        env: dict[str, str] | None = None,
+        authority: Authority | None = None,
     ) -> Process:
-        """A replica to be started."""
+        """A replica to be started. With an `authority` that of its certificate: it speaks TLS."""
+        tls = None
+        if authority is not None:
+            ours = authority.issue(name)
+            tls = authority.client_context()
+            env = {"TLS_CERT_FILE": str(ours.cert_file), "TLS_KEY_FILE": str(ours.key_file), **(env or {})}
         gateway = add_gateway(
             self.processes,
             name=name,
             redis=_redis_url(redis) if redis else self._redis_url,
             env={**self._env, **(env or {})},
+            tls=tls,
         )
         self.gateways.append(gateway)
         return gateway
@@ -281,9 +293,18 @@ class Stage:
 
     # clients
 
-    async def connect(self, user: str, gateway: Process, kind: type[Client] = WebsocketsClient) -> Client:
-        """A client that will have got everything published from now on."""
+    async def connect(
+        self,
+        user: str,
+        gateway: Process,
+        kind: type[Client] = WebsocketsClient,
+        authority: Authority | None = None,
+    ) -> Client:
+        """A client that will have got everything published from now on. With an `authority` it speaks TLS,
+        and trusts only that."""
         client = kind(gateway.port, user, gateway.name)
+        if authority is not None:
+            client.use_tls(authority.client_context())
         self.clients.append(client)
         await client.open()
         client.since = await self.producer.settled()

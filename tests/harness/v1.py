@@ -394,11 +394,12 @@ class EventSourceClient(Client):
         last_id, self.stream = self.stream.last_event_id, EventStreamParser()
         self.stream.last_event_id = self.stream._id = last_id
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=_OPEN_SECONDS))
-        origin = self.url.partition("/ws")[0].replace("ws://", "http://").partition("/events")[0]
+        origin = self.url.partition("/ws")[0].replace("ws", "http", 1).partition("/events")[0]
         async with asyncio.timeout(_OPEN_SECONDS):
             self._response = await self._session.get(
                 f"{origin}/events?{urlencode({'user_id': self.user, **self.query})}",
                 headers={"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})},
+                ssl=self.tls or True,
             )
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.headers.items()}

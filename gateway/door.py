@@ -5,13 +5,13 @@ protocol and so to FastAPI. The door sees only a socket's first request: HTTP an
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.addresses import Addresses
@@ -26,6 +26,7 @@ from gateway.event_source import EventSource
 from gateway.frames import Variant
 from gateway.settings import AdmissionSettings
 from gateway.websocket import WebSocket
+from shared.bounded_http import LINGER_SECONDS, MAX_HEADERS, BoundedHttp
 
 SOCKETS_RESERVE: Final = 100
 """Sockets above the limit of connections that may ask for HTTP routes."""
@@ -34,9 +35,12 @@ REFUSALS_RESERVE: Final = 50
 """Sockets above those that are told to go. Whoever comes then is cut off without a word: together
 they stay within settings.FILE_RESERVE."""
 
-LINGER_SECONDS: Final = 2
-"""After a refusal the rest of what the client sends is read and dropped for this long: closing a
-socket with unread data would take the refusal from it (RFC 9112 section 9.6)."""
+PATIENCE_SECONDS: Final = 2
+"""For a request's head, where there is no room for more sockets: who says nothing for longer keeps
+nobody out. On the wheel's clock, so it may be one less."""
+
+HEADS_BYTES: Final = 33_554_432
+"""Of heads that have come in part, all together. Above it the one goes that is awaited longest."""
 
 
 _WEBSOCKET: Final[type[Connection]] = WebSocket
@@ -69,6 +73,10 @@ class Doorkeeper:
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
         self.doors: set[Newcomer] = set()
+        self.awaited: OrderedDict[Door, None] = OrderedDict()
+        """Doors whose heads have not come, in the order in which they came themselves."""
+        self.head_bytes = 0
+        """What has come of those heads."""
         self._server_state: ServerState | None = None
         self._http: Callable[[], asyncio.Protocol]
 
@@ -76,7 +84,7 @@ class Doorkeeper:
         """The protocol of a new socket, for uvicorn's `Config(http=...)`."""
         if self._server_state is None:
             self._server_state = server_state
-            self._http = partial(HttpToolsProtocol, config=config, server_state=server_state, app_state=app_state)
+            self._http = partial(BoundedHttp, config, server_state, app_state, is_alone=False)
         return Door(self)
 
     def http(self) -> asyncio.Protocol:
@@ -88,6 +96,14 @@ class Doorkeeper:
         """Open sockets of clients, whatever became of them, above those that may be; less than 1 is fine."""
         http = len(self._server_state.connections) if self._server_state else 0
         return len(self.doors) + self.connections.sockets + http - self._limit - SOCKETS_RESERVE
+
+    def makes_room(self) -> bool:
+        """Cut off the door that has waited longest for its head, if that is longer than PATIENCE_SECONDS."""
+        oldest = next(iter(self.awaited), None)
+        if oldest is None or self.connections.wheel.second - oldest.came_at < PATIENCE_SECONDS:
+            return False
+        oldest.close()
+        return True
 
     def refuse_for_now(self) -> Refusal | None:
         """None if one more client can be taken at this moment."""
@@ -103,7 +119,7 @@ class Doorkeeper:
 class Door(asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = ("_address", "_head", "_is_waiting", "_keeper", "_refused", "_transport", "place")
+    __slots__ = ("_address", "_head", "_is_waiting", "_keeper", "_refused", "_transport", "came_at", "place")
 
     def __init__(self, keeper: Doorkeeper) -> None:
         self._keeper = keeper
@@ -114,18 +130,20 @@ class Door(asyncio.Protocol):
         self._address: str | None = None
         """Under which the socket is counted, once it is."""
         self._transport: asyncio.Transport
+        self.came_at = keeper.connections.wheel.second
         self.place = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass of it
         keeper = self._keeper
         keeper.doors.add(self)
+        keeper.awaited[self] = None
         keeper.connections.wheel.set(self, keeper.settings.head_seconds)
         # Sockets that have not said a thing yet are clients, too, as far as open files go.
         excess = keeper.excess_sockets
         if excess > REFUSALS_RESERVE:
-            self._transport.abort()
-        elif excess > 0:
+            self.close()
+        elif excess > 0 and not keeper.makes_room():
             self._refuse(unavailable("This replica is full; connect again.", spread_ms()))
         elif keeper.addresses.most:
             self._count_peer()
@@ -145,9 +163,11 @@ class Door(asyncio.Protocol):
         elif len(head) >= self._keeper.settings.max_head_bytes:
             limit = self._keeper.settings.max_head_bytes
             message = f"The request's head is larger than {limit} bytes."
-            self._refuse(Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message))
+            self._refuse(_too_large(message))
         else:
-            self._head = head
+            self._keep(head)
+            while self._keeper.head_bytes > HEADS_BYTES:
+                next(iter(self._keeper.awaited)).close()
 
     def eof_received(self) -> None:
         """Nothing more will come: the transport closes."""
@@ -160,13 +180,24 @@ class Door(asyncio.Protocol):
         if self._is_waiting and not self._refused:
             self._refuse(unavailable("The identity provider did not answer in time; connect again.", spread_ms()))
         else:
-            self._transport.abort()
+            self.close()
 
     def close(self) -> None:
-        """The replica is going."""
+        """Cut it off without a word."""
+        self._forget()
         self._transport.abort()
 
+    def _keep(self, head: bytes) -> None:
+        self._keeper.head_bytes += len(head) - len(self._head)
+        self._head = head
+
+    def _forget(self) -> None:
+        """The head has come, or nobody waits for it any more."""
+        self._keep(b"")
+        self._keeper.awaited.pop(self, None)
+
     def _leave(self) -> None:
+        self._forget()
         self._keeper.doors.discard(self)
         self._keeper.connections.wheel.cancel(self)
         if self._address is not None:
@@ -174,6 +205,9 @@ class Door(asyncio.Protocol):
             self._address = None
 
     def _read(self, head: bytes, rest: bytes) -> None:
+        if head.count(b"\r\n") > MAX_HEADERS:
+            self._refuse(_too_large(f"The request has more than {MAX_HEADERS} header lines."))
+            return
         try:
             request = parse_head(head)
         except MalformedHead as error:
@@ -183,8 +217,13 @@ class Door(asyncio.Protocol):
             kind = _WEBSOCKET
         elif request.path == b"/events" and request.method != b"OPTIONS":
             kind = _EVENT_SOURCE
+        elif request.has_body:
+            message = "Requests here have no body: leave it out, with its Content-Length or Transfer-Encoding."
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
+            return
         else:
-            self._hand_on(self._keeper.http(), head_for_http(head) + rest)
+            # What follows the head is dropped, as it is when it comes later: one request on a socket.
+            self._hand_on(self._keeper.http(), head_for_http(head))
             return
         if rest:
             self._refuse(_too_early())
@@ -196,6 +235,7 @@ class Door(asyncio.Protocol):
         admitted = decide(request, self._peer_host(), self._keeper.policy)
         if isinstance(admitted, Later):
             self._is_waiting = True
+            self._forget()
             self._keeper.connections.wheel.set(self, self._keeper.settings.head_seconds)
             admitted.ready.add_done_callback(lambda _: self._decide_again(kind, request))
         elif isinstance(admitted, Refused):
@@ -259,7 +299,7 @@ class Door(asyncio.Protocol):
         origin: bytes | None = None,
     ) -> None:
         self._refused = True
-        self._head = b""
+        self._forget()
         keeper = self._keeper
         keeper.connections.refused(refusal)
         keeper.connections.wheel.set(self, LINGER_SECONDS)
@@ -272,3 +312,7 @@ class Door(asyncio.Protocol):
 
 def _too_early() -> Refusal:
     return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "Wait for the answer before sending more.")
+
+
+def _too_large(message: str) -> Refusal:
+    return Refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message)

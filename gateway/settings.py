@@ -16,8 +16,8 @@ from shared.errors import SettingsError
 from shared.settings import CommaSeparated, Settings
 from shared.tls import Names, server_context
 
-FILE_RESERVE: Final = 200
-"""Open files kept for everything that is not a client: links, listeners, logs."""
+FILE_RESERVE: Final = 300
+"""Open files kept for everything that is not a client: links, listeners, operators, logs."""
 
 
 class ListenerSettings(Settings):

@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from uvicorn.config import Config
 from uvicorn.server import Server
 
+from shared.bounded_http import MAX_SOCKETS, BoundedHttp
+
 SHUTDOWN_SECONDS: Final = 3
 """For requests in progress when the server ends."""
 
@@ -44,20 +46,21 @@ class HttpServer(Server):
 
 
 def http_server(app: FastAPI, host: str, port: int, *, protocol: Callable[..., Any] | None = None) -> HttpServer:
-    """A server for `app`. `protocol` makes the protocol of each new socket instead of uvicorn's."""
+    """A server for `app`. `protocol` makes the protocol of each new socket, with bounds of its own;
+    without, it is one for the few who look after a service."""
     return HttpServer(
         Config(
             app,
             host=host,
             port=port,
-            http=protocol or "httptools",  # type: ignore[arg-type]  # any callable will do
+            http=protocol or BoundedHttp,  # type: ignore[arg-type]  # any callable will do
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=5,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-            backlog=4096,
+            # All that wait to be accepted are accepted at once, whatever becomes of them.
+            backlog=4096 if protocol else MAX_SOCKETS,
         )
     )

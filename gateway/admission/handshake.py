@@ -57,7 +57,7 @@ def _check_get(request: Request) -> Refusal | None:
     host = request.header(b"host")
     if host is None or b"," in host:
         return _bad_request("Host must be given, once.")
-    if request.header(b"content-length") not in (None, b"0") or request.header(b"transfer-encoding") is not None:
+    if request.has_body:
         return _bad_request("A request for a connection has no body.")
     return None
 

@@ -35,6 +35,11 @@ class Request(NamedTuple):
     def header(self, name: bytes) -> bytes | None:
         return self.headers.get(name)
 
+    @property
+    def has_body(self) -> bool:
+        """It says that a body follows, or may be read so."""
+        return self.header(b"content-length") not in (None, b"0") or self.header(b"transfer-encoding") is not None
+
     def tokens(self, name: bytes) -> list[bytes]:
         """A header that is a comma-separated list; empty when it is missing."""
         value = self.headers.get(name)

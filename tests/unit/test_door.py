@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from harness.waiting import eventually
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,11 +19,12 @@ from uvicorn.server import ServerState
 
 from gateway.admission.policy import Policy
 from gateway.connection import Connection, Connections
-from gateway.door import LINGER_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE, Door, Doorkeeper
+from gateway.door import LINGER_SECONDS, PATIENCE_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE, Door, Doorkeeper
 from gateway.hub import Hub
 from gateway.settings import FILE_RESERVE, AdmissionSettings, ConnectionSettings
 from gateway.stream import Meta
 from gateway.wheel import Wheel
+from shared.bounded_http import MAX_HEADERS, MAX_SOCKETS
 from shared.keys import Keys
 from shared.server import HttpServer, http_server
 
@@ -274,6 +275,38 @@ def test_handshakes_in_progress_have_a_bound_of_their_own() -> None:
     assert isinstance(house.come(HANDSHAKE).protocol, Connection)
 
 
+def test_a_head_of_very_many_lines_is_refused_before_they_are_read() -> None:
+    house = House()
+    lines = b"".join(b"X-%d: y\r\n" % number for number in range(MAX_HEADERS - 5))  # and five of its own
+    assert isinstance(house.come(HANDSHAKE.replace(b"Host", lines + b"Host")).protocol, Connection)
+    assert answer(house.come(HANDSHAKE.replace(b"Host", lines + b"A: b\r\nHost")))[0] == 431
+
+
+def test_heads_that_come_in_part_have_a_bound_all_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.door.HEADS_BYTES", 1_000)
+    house = House()
+    slow = [house.come(b"GET / HTTP/1.1\r\nX: " + b"x" * 300) for _ in range(3)]
+    assert not any(transport.is_aborted for transport in slow)
+    slow[2].receive(b"x" * 100)
+    assert [transport.is_aborted for transport in slow] == [True, False, False]
+    for transport in slow:
+        transport.lose()
+    assert house.keeper.head_bytes == 0
+    assert not house.keeper.awaited
+    assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+    assert house.keeper.head_bytes == 0
+
+
+def test_who_says_nothing_for_long_makes_room_where_there_is_none() -> None:
+    house = House(max_connections=1)
+    silent = [house.come() for _ in range(1 + SOCKETS_RESERVE)]
+    house.tick(PATIENCE_SECONDS)
+    assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+    assert [transport.is_aborted for transport in silent[:3]] == [True, False, False]
+    assert answer(house.come(HANDSHAKE))[0] == 503, "it is full of those who have said something"
+    assert [transport.is_aborted for transport in silent[:3]] == [True, True, False]
+
+
 def test_sockets_that_have_said_nothing_count_too() -> None:
     house = House(max_connections=1)
     silent = [house.come() for _ in range(1 + SOCKETS_RESERVE)]
@@ -288,7 +321,8 @@ def test_above_those_who_are_told_to_go_a_crowd_is_cut_off_without_a_word() -> N
     transport = house.come()
     assert transport.is_aborted
     assert transport.take() == b""
-    assert SOCKETS_RESERVE + REFUSALS_RESERVE < FILE_RESERVE
+    operators = 3 * MAX_SOCKETS  # twice, and those that are accepted in one go
+    assert SOCKETS_RESERVE + REFUSALS_RESERVE + operators < FILE_RESERVE
 
 
 # To uvicorn, over real sockets
@@ -303,9 +337,9 @@ async def server() -> AsyncIterator[tuple[HttpServer, House]]:
     async def hello(name: str = "you") -> dict[str, str]:
         return {"hello": name}
 
-    @app.post("/echo")
-    async def echo(request: Request) -> dict[str, Any]:
-        return {"bytes": len(await request.body()), "scheme": request.scope["type"]}
+    @app.get("/slow")
+    async def slow() -> None:
+        await asyncio.sleep(0.5)
 
     house = House()
     served = http_server(app, "127.0.0.1", 0, protocol=house.keeper.door)
@@ -345,11 +379,42 @@ async def test_other_paths_are_served_by_fastapi_and_the_socket_closes(server: t
     assert json.loads(body) == {"hello": "ann"}
 
 
-async def test_a_body_comes_through_in_pieces(server: tuple[HttpServer, House]) -> None:
-    body = b"x" * 300_000
-    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
-    said = await exchange(server[0], head[:10], head[10:] + body[:5], body[5:150_000], body[150_000:])
-    assert said.endswith(b'{"bytes":300000,"scheme":"http"}')
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"Content-Length: 5",
+        b"Content-Length: 0\r\nContent-Length: 5",
+        b"Content-Length: 5\r\nContent-Length: 5",
+        b"Content-Length: +0",
+        b"Content-Length: ",
+        b"content-length:\t7",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: identity",
+        b"transfer-encoding:",
+        b"Content-Length: 0\r\nTransfer-Encoding: chunked",
+    ],
+)
+@pytest.mark.parametrize("start", [b"GET /hello", b"POST /hello", b"OPTIONS /hello", b"PUT /nowhere"])
+async def test_a_request_with_a_body_is_refused_whatever_it_asks(
+    server: tuple[HttpServer, House], start: bytes, more: bytes
+) -> None:
+    said = await exchange(server[0], start + b" HTTP/1.1\r\nHost: a\r\n" + more + b"\r\n\r\n", b"hello")
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"no body" in said
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_body_of_no_bytes_is_none(server: tuple[HttpServer, House]) -> None:
+    said = await exchange(server[0], b"GET /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_is_handed_on_holds_its_socket_for_a_bounded_time(
+    server: tuple[HttpServer, House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bounded_http.ANSWER_SECONDS", 0.2)
+    assert await exchange(server[0], b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n") == b""
+    assert not server[0].server_state.connections
 
 
 async def test_only_the_first_of_pipelined_requests_is_answered(server: tuple[HttpServer, House]) -> None:
@@ -417,7 +482,7 @@ async def test_sockets_served_by_uvicorn_count(server: tuple[HttpServer, House])
     served, house = server
     house.keeper._limit = 1 - SOCKETS_RESERVE
     _, writer = await asyncio.open_connection("127.0.0.1", port_of(served))
-    writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+    writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
     await eventually(lambda: len(served.server_state.connections) == 1, "uvicorn to have the socket")
     assert (await exchange(served, b"")).startswith(b"HTTP/1.1 503 ")
     writer.write(b"12345")

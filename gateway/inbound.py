@@ -62,6 +62,9 @@ class Inbound:
 
     def receive(self, data: bytes, second: int) -> Received:
         """Take bytes as they came, split anywhere. `second` is any clock that counts seconds."""
+        if self._allowance < 0:
+            # The socket of who is told to go stays for a moment; what comes then is not worth the work.
+            return Received(offence=CloseCode.TOO_MANY_MESSAGES)
         received = Received()
         self._refill(second)
         # In slices, so that a read full of empty frames meets the bound before all are parsed.

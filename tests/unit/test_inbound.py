@@ -190,6 +190,18 @@ def test_a_flood_in_one_read_is_not_answered_beyond_the_bound() -> None:
     assert len(received.answer) <= 50 * 2
 
 
+@pytest.mark.parametrize("size", [0, 2, 125])
+def test_a_flood_that_goes_on_after_the_bound_is_not_parsed(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket of a client that is told to go stays for seconds: a slice of each of its reads would be
+    milliseconds of work each time."""
+    reader = inbound(frames_per_second=10)
+    flood = client_frame(PING, b"x" * size) * 4_096
+    assert reader.receive(flood, 0).offence is CloseCode.TOO_MANY_MESSAGES
+    monkeypatch.setattr(reader._protocol, "receive_data", lambda data: pytest.fail("parsed"))
+    for second in (0, 1, 2):
+        assert reader.receive(flood, second) == Received(offence=CloseCode.TOO_MANY_MESSAGES)
+
+
 # Split anywhere
 
 GOOD = (

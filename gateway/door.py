@@ -26,7 +26,7 @@ from gateway.event_source import EventSource
 from gateway.frames import Variant
 from gateway.settings import AdmissionSettings
 from gateway.websocket import WebSocket
-from shared.bounded_http import LINGER_SECONDS, MAX_HEADERS, BoundedHttp
+from shared.bounded_http import LINGER_BYTES, LINGER_SECONDS, MAX_HEADERS, BoundedHttp
 
 SOCKETS_RESERVE: Final = 100
 """Sockets above the limit of connections that may ask for HTTP routes."""
@@ -119,7 +119,17 @@ class Doorkeeper:
 class Door(asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = ("_address", "_head", "_is_waiting", "_keeper", "_refused", "_transport", "came_at", "place")
+    __slots__ = (
+        "_address",
+        "_dropped_bytes",
+        "_head",
+        "_is_waiting",
+        "_keeper",
+        "_refused",
+        "_transport",
+        "came_at",
+        "place",
+    )
 
     def __init__(self, keeper: Doorkeeper) -> None:
         self._keeper = keeper
@@ -129,6 +139,7 @@ class Door(asyncio.Protocol):
         """The head was read, and the key of its token is being fetched."""
         self._address: str | None = None
         """Under which the socket is counted, once it is."""
+        self._dropped_bytes = 0
         self._transport: asyncio.Transport
         self.came_at = keeper.connections.wheel.second
         self.place = -1
@@ -149,7 +160,12 @@ class Door(asyncio.Protocol):
             self._count_peer()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self._transport.is_closing():
+        if self._refused:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES:
+                self._transport.pause_reading()
+            return
+        if self._transport.is_closing():
             return
         if self._is_waiting:
             self._refuse(_too_early())

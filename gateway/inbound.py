@@ -76,7 +76,8 @@ class Inbound:
         return received
 
     def _read_events(self, received: Received) -> None:
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        for place, event in enumerate(events, start=1):
             assert isinstance(event, Frame)
             self._allowance -= 1
             if self._allowance < 0:
@@ -85,6 +86,7 @@ class Inbound:
             if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 received.offence = self._data_frame(event, received.messages)
                 if received.offence is not None:
+                    self._allowance -= len(events) - place  # they were parsed, too
                     return
             elif event.opcode is Opcode.CLOSE:
                 received.closed = True

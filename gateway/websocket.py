@@ -21,6 +21,9 @@ AUTH_SECONDS: Final = 10
 
 _EMPTY_PONG_BYTES: Final = 6
 
+_LAST_BYTES: Final = 4_096
+"""In one read, from a client that answers our close. More is a flood, which would keep the loop busy."""
+
 
 class WebSocket(Connection):
     """A client of `/ws`, plain or of notify.v1."""
@@ -92,6 +95,9 @@ class WebSocket(Connection):
                 max_message_bytes=settings.max_client_message_bytes,
                 frames_per_second=settings.client_frames_per_second,
             )
+        if self._is_closing and len(data) > _LAST_BYTES:
+            self._transport.pause_reading()
+            return
         received = self._inbound.receive(data, self._connections.wheel.second)
         if self._has_ended():
             if received.closed:

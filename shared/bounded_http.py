@@ -21,6 +21,9 @@ ANSWER_SECONDS: Final = 30
 LINGER_SECONDS: Final = 2
 """After a refusal the rest of what the client sends is read and dropped for this long (gateway/door.py)."""
 
+LINGER_BYTES: Final = 262_144
+"""So much of it; then nothing is read any more."""
+
 MAX_HEAD_BYTES: Final = 16_384
 MAX_HEADERS: Final = 100
 MAX_BODY_BYTES: Final = 65_536
@@ -55,6 +58,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._body_left = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._was_read = False
+        self._dropped_bytes = 0
         self._is_refused = False
         self.came_at = self.loop.time()
         self.is_evicted = False
@@ -76,6 +80,11 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if not self.is_awaited:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > LINGER_BYTES:
+                self.transport.pause_reading()
+            return
         if self._head is not None and not self.transport.is_closing():
             searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)
             self._head += data
@@ -88,7 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self._parse(head)
                 if not self._was_read:  # nothing but empty lines, for one
                     self._refuse(HTTPStatus.BAD_REQUEST, "HTTP/1")
-        if self._body_left > 0 and self._head is None:
+        if self._body_left > 0:
             body = data[: self._body_left]
             self._body_left -= len(body)
             self._parse(body)

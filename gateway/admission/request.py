@@ -15,6 +15,9 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
 
 
+_OF_THE_CONNECTION: Final = frozenset((b"connection", b"proxy-connection", b"upgrade"))
+
+
 class MalformedHead(Exception):
     """Not an HTTP/1 request head. Stays within the gateway; answered with 400."""
 
@@ -69,8 +72,8 @@ def head_for_http(head: bytes) -> bytes:
     """The head as handed on to the HTTP protocol: the same, but the last on its socket.
 
     The door sees only a socket's first request, so the answer to it closes the connection; what
-    would switch protocols past the door is taken out.
+    would switch protocols past the door, or keep the connection, is taken out.
     """
     lines = head.split(b"\r\n")
-    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in (b"connection", b"upgrade")]
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in _OF_THE_CONNECTION]
     return b"\r\n".join((*kept, b"Connection: close")) + END_OF_HEAD

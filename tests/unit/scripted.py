@@ -83,6 +83,7 @@ class ScriptedTransport(asyncio.Transport):
         self.is_closed = False
         self.is_aborted = False
         self.wrote_eof = False
+        self.is_paused = False
         self.is_lost = False
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -105,6 +106,9 @@ class ScriptedTransport(asyncio.Transport):
     def write_eof(self) -> None:
         self.wrote_eof = True
 
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -122,8 +126,8 @@ class ScriptedTransport(asyncio.Transport):
         return written
 
     def receive(self, data: bytes) -> None:
-        """The client sent bytes. A closed transport reads no more."""
-        if not self.is_closed and not self.is_lost:
+        """The client sent bytes. A closed or paused transport reads no more."""
+        if not self.is_closed and not self.is_lost and not self.is_paused:
             self.protocol.data_received(data)
 
     def lose(self) -> None:

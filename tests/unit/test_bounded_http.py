@@ -147,6 +147,18 @@ async def test_those_who_say_nothing_keep_nobody_out(server: HttpServer) -> None
         writer.close()
 
 
+async def test_who_goes_on_sending_is_read_no_more() -> None:
+    for request in (b"hello\r\n\r\n", GET):
+        transport = scripted(ServerState())
+        transport.receive(request)
+        for _ in range(16):
+            transport.receive(b"x" * 16_384)
+        assert not transport.is_paused
+        transport.receive(b"x")
+        assert transport.is_paused
+        transport.lose()
+
+
 def scripted(sockets: ServerState) -> ScriptedTransport:
     config = Config(app, lifespan="off", log_config=None, ws="none")
     transport = ScriptedTransport()

@@ -542,8 +542,12 @@ def test_an_offence_is_answered_with_its_code_and_time_to_read_it(data: bytes, c
     assert close_of(transport.take())[0] == code
     assert replica.connections.closes == {code: 1}
     assert not transport.is_closed
+    transport.receive(b"and more")
+    assert transport.take() == b""
+    assert not transport.is_paused
     transport.receive(b"and more" * 10_000)
     assert transport.take() == b""
+    assert transport.is_paused, "who goes on at full speed is read no more"
     replica.tick(CLOSE_SECONDS + 1)
     assert transport.is_aborted
     transport.lose()

@@ -163,6 +163,18 @@ def test_a_refused_client_may_read_in_peace_and_is_cut_off_then() -> None:
     assert house.sockets == 0
 
 
+def test_a_refused_client_that_sends_without_an_end_is_read_no_more() -> None:
+    house = House()
+    transport = house.come(HANDSHAKE.replace(b"?user_id=ann", b""))
+    for _ in range(16):
+        transport.receive(b"x" * 16_384)
+    assert not transport.is_paused
+    transport.receive(b"x")
+    assert transport.is_paused
+    house.tick(LINGER_SECONDS + 1)
+    assert transport.is_aborted
+
+
 def test_a_client_with_our_subprotocol_is_refused_by_a_close_code() -> None:
     transport = House().come(OFFERING.replace(b"user_id=ann", b"user_id="))
     head, _, frames = transport.take().partition(b"\r\n\r\n")

@@ -202,6 +202,25 @@ def test_a_flood_that_goes_on_after_the_bound_is_not_parsed(size: int, monkeypat
         assert reader.receive(flood, second) == Received(offence=CloseCode.TOO_MANY_MESSAGES)
 
 
+def test_a_flood_that_goes_on_after_another_offence_is_parsed_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = inbound(frames_per_second=10)
+    flood = client_frame(TEXT, fin=False) + client_frame(CONTINUATION, b"xx", fin=False) * 10_000
+    assert reader.receive(flood, 0).offence is CloseCode.MESSAGE_TOO_BIG
+    slices = []
+    receive_data = reader._protocol.receive_data
+    monkeypatch.setattr(reader._protocol, "receive_data", lambda data: (slices.append(data), receive_data(data)))
+    for _ in range(100):
+        reader.receive(client_frame(CONTINUATION, b"xx", fin=False) * 512, 0)
+    assert len(slices) <= 1
+
+
+@pytest.mark.parametrize("data", [client_frame(BINARY, b"x"), client_frame(TEXT, b"\xff")])
+def test_who_answers_our_close_after_an_offence_is_heard(data: bytes) -> None:
+    reader = inbound()
+    assert reader.receive(data, 0).offence is not None
+    assert reader.receive(client_close(1003), 0).closed
+
+
 # Split anywhere
 
 GOOD = (

@@ -85,5 +85,17 @@ class Audience:
         if group.is_empty:
             self.groups.pop(group.wishes, None)
 
+    @property
+    def count(self) -> int:
+        """Connections of any kind, those included whose handshakes are not answered yet."""
+        return sum(group.count for group in self.groups.values()) + len(self.newcomers or ())
+
+    def present(self) -> list[Receiver]:
+        """Those whose handshakes were answered, oldest first."""
+        present = [member for member in (*self.everyone(), *(self.newcomers or ())) if member.opened_us]
+        if len(present) > 1:
+            present.sort(key=lambda member: member.opened_us)
+        return present
+
     def everyone(self) -> list[Receiver]:
         return [member for group in self.groups.values() for member in group.everyone()]

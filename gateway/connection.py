@@ -129,6 +129,7 @@ class Connection(asyncio.Protocol):
         "held_bytes",
         "is_joining",
         "on_gone",
+        "opened_us",
         "place",
         "wishes",
         "write",
@@ -145,6 +146,7 @@ class Connection(asyncio.Protocol):
         self.write: Callable[[bytes], object] = transport.write
         self.audience: Audience | None = None
         self.place = -1
+        self.opened_us = 0
         self.held_bytes = 0
         self.is_joining = True
         self._held: list[bytes] | None = None
@@ -194,6 +196,7 @@ class Connection(asyncio.Protocol):
         connections.handshakes[200 if self._handshake is None else 101] += 1
         self._transport.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
         self._handshake = self.asked = self._origin = None
+        connections.hub.opened(self)
 
     def seated(self, at: Cursor) -> None:
         """A replay seats the client at `at`: what is written to it from now on lies behind that."""

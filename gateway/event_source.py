@@ -17,6 +17,9 @@ from gateway.group import Due, with_ids
 RETRY_MS: Final = 2_000
 """After how long a browser comes again when its stream has ended."""
 
+NEVER_MS: Final = 86_400_000
+"""The same for one that is not to come again, which a browser cannot be told: a day."""
+
 _MAX_INBOUND_BYTES: Final = 16 * 1024
 """What a client may send after its request. There is nothing to say, but a proxy may."""
 
@@ -51,7 +54,8 @@ class EventSource(Connection):
 
     def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
         error = {"control": "error", "code": code.reason, "message": reason or code.reason}
-        return frame_control(Variant.EVENTS, error)
+        frame = frame_control(Variant.EVENTS, error)
+        return frame if code.retry else b"retry: %d\n\n%s" % (NEVER_MS, frame)
 
     def _end(self, last_bytes: bytes) -> None:
         super()._end(last_bytes)

@@ -48,6 +48,9 @@ class Receiver(Protocol):
     wishes: Wishes
     """Belongs to the hub while the connection is in a group: see `Hub.change_wishes`."""
 
+    opened_us: int
+    """When its handshake was answered (see Hub.opened); 0 before."""
+
     write: Callable[[bytes], object]
     """Takes frames; never blocks, never raises. What it does changes with the connection's state."""
 
@@ -130,6 +133,10 @@ class Group:
     @property
     def is_empty(self) -> bool:
         return not self.members and not self._joiners
+
+    @property
+    def count(self) -> int:
+        return len(self.members) + len(self._joiners)
 
     @property
     def has_due(self) -> bool:

@@ -79,6 +79,9 @@ class Hub:
         self.on_wanted: Callable[[], None] = lambda: None
         self.on_fetch: Callable[[Audience], None] = lambda _audience: None
         self.on_flood: Callable[[bool], None] = lambda _flooded: None
+        self.on_changed: Callable[[Audience], None] = lambda _audience: None
+        """A connection of a user was opened, or has left."""
+        self._opened_us = 0
         self.is_fed: Callable[[], bool] = lambda: True
         """Whether every stream is subscribed: what comes would arrive."""
         self.unsettled: dict[Audience, int] = {}
@@ -103,6 +106,19 @@ class Hub:
         if audience.is_joined and self.everyone.is_joined:
             member.subscribed()
 
+    def opened(self, member: Member) -> None:
+        """The handshake of `member` was answered: it counts among its user's connections. Sets
+        `opened_us`, in Unix microseconds; no two are the same, also when the clock is set back."""
+        self._opened_us = max(time.time_ns() // 1_000, self._opened_us + 1)
+        member.opened_us = self._opened_us
+        if member.audience is not None:
+            self.on_changed(member.audience)
+
+    def present(self, channel: str) -> list[Receiver]:
+        """The connections of the user with this stream whose handshakes were answered, oldest first."""
+        audience = self._audiences.get(channel.encode())
+        return [] if audience is None else audience.present()
+
     def seat(self, member: Member) -> Cursor:
         """From now on `member` is owed what is pushed. Gives the place that this begins at."""
         audience = member.audience
@@ -122,6 +138,8 @@ class Hub:
         self.everyone.leave(member)
         if audience.is_idle:
             self._idle[audience] = self._second + LINGER_SECONDS
+        if member.opened_us:
+            self.on_changed(audience)
 
     def flush(self, member: Member) -> None:
         """Write `member` what it is owed at this moment, and owe it nothing any more."""

@@ -23,6 +23,7 @@ from gateway.drain import plan_slots
 from gateway.history import History
 from gateway.hub import Hub
 from gateway.position import read_position
+from gateway.presence import Presence
 from gateway.replay import Replays
 from gateway.settings import (
     AdmissionSettings,
@@ -78,6 +79,9 @@ class Replica:
         self._hub.is_fed = lambda: self._subscriber.is_up
         self._links = Links(settings.redis, f"{name}-calls", servers)
         self._acks = Acks(settings.redis, self._links)
+        self._presence = Presence(settings.redis, self._hub, self._links, settings.admission.max_connections_per_user)
+        self._subscriber.on_notice = self._presence.heard
+        self._subscriber.on_subscribed = self._presence.tell_again
         self._replays = Replays(settings.redis, settings.connection, self._hub, self._links, self._acks, self._wheel)
         self._authenticator = make_authenticator(settings.authentication, settings.redis, self._links)
         self._connections = Connections(
@@ -116,6 +120,7 @@ class Replica:
             self._clock(),
             self._history.run(),
             self._acks.run(),
+            self._presence.run(),
             self._subscriber.run(),
             *([] if self._authenticator is None else [self._authenticator.run()]),
             http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
@@ -198,6 +203,8 @@ class Replica:
     def _counts(self) -> GatewayCounts:
         return GatewayCounts(
             connections=len(self._connections.open),
+            users=self._presence.user_count,
+            presence_writes=self._presence.writes,
             handshakes=self._connections.handshakes,
             refusals=self._connections.refusals,
             deliveries=self._hub.deliveries,
@@ -257,5 +264,5 @@ class Replica:
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_SECONDS):
-                await self._acks.write()
+                await asyncio.gather(self._acks.write(), self._presence.leave())
         self._links.close()

@@ -12,6 +12,7 @@ from gateway.admission.forwarded import parse_networks
 from gateway.admission.origin import parse_origin
 from gateway.authentication.keyring import Keyring, keyring_of_public_key, keyring_of_secret
 from gateway.authentication.token import TokenRules
+from gateway.share import NAMED
 from shared.errors import SettingsError
 from shared.settings import CommaSeparated, Settings
 from shared.tls import Names, server_context
@@ -140,6 +141,9 @@ class AdmissionSettings(Settings):
     )
     max_connections: int | None = Field(
         None, ge=1, description="clients at once; unset: 20000, or what the limit of open files allows"
+    )
+    max_connections_per_user: int = Field(
+        100, ge=0, le=NAMED, description="of one user on all replicas together; one more and the oldest goes; 0: any"
     )
     head_seconds: int = Field(5, ge=1, le=60, description="for a new socket to send its request's head")
     max_head_bytes: int = Field(16_384, ge=1_024, le=65_536, description="size of a request's head")

@@ -6,7 +6,7 @@ and subscriptions to servers that hold others than before end; new ones begin, a
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from gateway.hub import Hub
@@ -39,6 +39,10 @@ class Subscriber:
         self._running: dict[Subscription, asyncio.Task[None]] = {}
         self.was_up = False
         """It was up once: this replica may take clients."""
+        self.on_notice: Callable[[str, bytes], None] = lambda _bucket, _notice: None
+        """A replica has a notice for those that have users of a bucket."""
+        self.on_subscribed: Callable[[Iterable[str]], None] = lambda _buckets: None
+        """These buckets are subscribed; notices may have been missed before."""
         hub.on_wanted = self._wanted
         hub.on_flood = self._flooded
 
@@ -112,9 +116,14 @@ class Subscriber:
 
     # What subscriptions tell
 
-    def subscribed(self) -> None:
+    def subscribed(self, buckets: frozenset[str]) -> None:
         """One of them is up."""
         self.was_up = self.was_up or self.is_up
+        self.on_subscribed(buckets)
+
+    def noticed(self, bucket: str, notice: bytes) -> None:
+        """One of them heard a notice."""
+        self.on_notice(bucket, notice)
 
     def doubt(self) -> None:
         """One of them may not hold its buckets any more."""

@@ -18,6 +18,7 @@ from gateway.history import parse_meta, read_meta
 from gateway.hub import Hub
 from shared.backoff import Backoff
 from shared.errors import RedisError, RedisRefused, RedisUnavailable
+from shared.keys import GLOBAL_BUCKET
 from shared.life import parse_next
 from shared.link import Link, RedisAddress
 from shared.logging import get_logger
@@ -54,8 +55,11 @@ class LayoutMismatchError(RedisError):
 class Owner(Protocol):
     """Who has subscriptions, as they know it."""
 
-    def subscribed(self) -> None:
-        """Everything of this one is subscribed."""
+    def subscribed(self, buckets: frozenset[str]) -> None:
+        """Everything of this one, which has these buckets, is subscribed."""
+
+    def noticed(self, bucket: str, notice: bytes) -> None:
+        """A replica tells those that have users of a bucket something."""
 
     def doubt(self) -> None:
         """Its server may not hold its buckets any more."""
@@ -93,6 +97,8 @@ class Subscription:
         # Any bucket's will do, the global one's if it is here: the first in the alphabet.
         self._beat_bucket = min(buckets)
         self._beat_channel = self._keys.beat(self._beat_bucket).encode()
+        self._notices = {self._keys.notices(one).encode(): one for one in buckets if one != GLOBAL_BUCKET}
+        """Channels of what replicas tell each other, with their buckets."""
         self._beat = 0
         self._beat_when_probed = 0
         self._beat_at = float("-inf")
@@ -146,13 +152,14 @@ class Subscription:
         try:
             await self._check_layout(link)
             await self._listen_to_beat(link)
+            await self._listen_to_notices(link)
             self._hub.take_unwanted(self.buckets)
             self._hub.forget_wanted(self.buckets)
             self._streams.clear()
             self._unreadable.clear()
             await self._join(link, [one for one in self._hub.audiences if one.name.bucket in self.buckets])
             self.is_up = True
-            self._owner.subscribed()
+            self._owner.subscribed(self.buckets)
             backoff.reset()
             log.info("subscribed", redis=str(self.server), streams=len(self._streams))
             await self._follow(link)
@@ -278,6 +285,12 @@ class Subscription:
         await link.subscribe([self._beat_channel.decode()], timeout_seconds=self._settings.redis_timeout_seconds)
         self._beat = self._beat_when_probed = await self._read_beat(link)
 
+    async def _listen_to_notices(self, link: Link) -> None:
+        for channels in slices([channel.decode() for channel in self._notices], STREAMS_AT_ONCE):
+            # Each is in a slot of its own.
+            timeout_seconds = self._settings.redis_timeout_seconds
+            await asyncio.gather(*(link.subscribe([one], timeout_seconds=timeout_seconds) for one in channels))
+
     async def _probe(self, link: Link) -> None:
         """Prove that the link answers, that its server is the primary still, and that its
         subscriptions are served.
@@ -371,6 +384,8 @@ class Subscription:
         if kind == b"smessage":
             if channel == self._beat_channel:
                 self._heard_beat(payload)
+            elif channel in self._notices:
+                self._owner.noticed(self._notices[channel], payload)
             else:
                 self._hub.receive(channel, payload)
         elif kind == b"sunsubscribe" and self._link is not None:

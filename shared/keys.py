@@ -68,6 +68,20 @@ class Keys:
         seconds), with a space between."""
         return f"{self.prefix}:{{{stream.bucket}}}:ack:{stream.name}"
 
+    def presence(self, stream: StreamName) -> str:
+        """Hash: for each replica the connections that it has of the stream's user (gateway.share)."""
+        return f"{self.prefix}:{{{stream.bucket}}}:presence:{stream.name}"
+
+    def replicas(self, bucket: str) -> str:
+        """Sorted set: the replicas that have users of a bucket, by until when their word counts (Unix
+        milliseconds)."""
+        return f"{self.prefix}:{{{bucket}}}:replicas"
+
+    def notices(self, bucket: str) -> str:
+        """Shard channel of what the replicas that have users of a bucket tell each other: `tell
+        <replica> <stream name>`, for one to tell anew which connections of that user it has."""
+        return f"{self.prefix}:{{{bucket}}}:notices"
+
     def live(self, stream: StreamName) -> str:
         """Shard channel of a stream's live messages."""
         return f"{self.prefix}:{{{stream.bucket}}}:live:{stream.name}"

@@ -65,6 +65,8 @@ class GatewayCounts:
     """What a replica counts in plain integers, at one moment."""
 
     connections: int
+    users: int
+    presence_writes: Mapping[str, int]
     handshakes: Mapping[int, int]
     refusals: Mapping[str, int]
     deliveries: Mapping[bytes, int]
@@ -88,6 +90,13 @@ class GatewayMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         counts = self._read()
         yield _gauge("connections", "Open client connections", counts.connections)
+        yield _gauge("users", "Users with connections here, as far as Redis was told of them", counts.users)
+        yield _counter(
+            "presence_writes",
+            "Users whose connections Redis was to be told of, by what became of it: written, failed",
+            "result",
+            counts.presence_writes,
+        )
         yield _gauge("buffered_bytes", "Bytes held for clients that read too slowly", counts.buffered_bytes)
         yield _gauge("streams", "Streams subscribed to", counts.streams)
         yield _gauge("subscription_up", "1 while the subscription is proven alive", int(counts.subscription_up))

@@ -221,6 +221,7 @@ class Client:
 
     def __init__(self) -> None:
         self.wishes = PLAIN
+        self.opened_us = 0
         self.audience: Audience | None = None
         self.is_open = False
 

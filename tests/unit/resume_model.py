@@ -173,6 +173,7 @@ class Session:
     def __init__(self, phone: Phone, replica: ResumingReplica) -> None:
         self.phone, self.replica = phone, replica
         self.wishes = Wishes(Variant.V1, None)
+        self.opened_us = 0
         self.audience: Audience | None = None
         self.write: Any = self._written
         self.is_open = True

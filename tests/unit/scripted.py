@@ -144,6 +144,7 @@ class ScriptedMember:
         self.wishes = Wishes(variant, types)
         self.hub: Hub | None = None
         self.name = name
+        self.opened_us = 0
         self.audience: Audience | None = None
         self.write: Callable[[bytes], object] = self._written
         self.writes: list[bytes] = []

@@ -128,6 +128,8 @@ async def test_the_routes_are_documented(app: FastAPI) -> None:
 def counts() -> GatewayCounts:
     return GatewayCounts(
         connections=3,
+        users=0,
+        presence_writes={},
         handshakes={101: 5, 503: 2},
         refusals={"unavailable": 2},
         deliveries={b"risk_alert": 7},

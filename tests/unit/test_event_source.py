@@ -82,3 +82,14 @@ async def test_what_a_client_sends_meets_a_bound() -> None:
     assert not transport.is_closed
     transport.receive(b"x" * 10_000)
     assert transport.is_aborted
+
+
+async def test_one_that_is_not_to_come_again_is_asked_to_wait_for_a_day() -> None:
+    """A browser comes again by itself. With each of its own replaced by the next, it would never end."""
+    office = Office()
+    transport = opened(office)
+    next(iter(office.connections.open)).close(CloseCode.REPLACED)
+    assert blocks(transport.take()) == [
+        ["retry: 86400000"],
+        ["event: control", 'data: {"control":"error","code":"replaced","message":"replaced"}'],
+    ]

@@ -10,6 +10,8 @@ from shared.metrics import GatewayCounts, GatewayMetrics, RelayMetrics
 
 NOTHING = GatewayCounts(
     connections=0,
+    users=0,
+    presence_writes={},
     handshakes={},
     refusals={},
     deliveries={},
@@ -35,6 +37,7 @@ def samples(counts: GatewayCounts) -> dict[tuple[str, ...], float]:
 def test_a_replica_that_has_done_nothing_says_so() -> None:
     assert samples(NOTHING) == {
         ("notify_gateway_connections",): 0,
+        ("notify_gateway_users",): 0,
         ("notify_gateway_buffered_bytes",): 0,
         ("notify_gateway_streams",): 1,
         ("notify_gateway_subscription_up",): 0,
@@ -46,6 +49,8 @@ def test_counts_are_read_when_prometheus_asks() -> None:
     counts = replace(
         NOTHING,
         connections=2,
+        users=1,
+        presence_writes={"written": 11},
         handshakes={101: 3},
         refusals={"unauthorized": 11},
         deliveries={b"risk_alert": 4},
@@ -58,6 +63,8 @@ def test_counts_are_read_when_prometheus_asks() -> None:
     )
     read = samples(counts)
     assert read[("notify_gateway_connections",)] == 2
+    assert read[("notify_gateway_users",)] == 1
+    assert read[("notify_gateway_presence_writes_total", "written")] == 11
     assert read[("notify_gateway_handshakes_total", "101")] == 3
     assert read[("notify_gateway_refusals_total", "unauthorized")] == 11
     assert read[("notify_gateway_deliveries_total", "risk_alert")] == 4

@@ -88,11 +88,16 @@ class Audience:
     @property
     def count(self) -> int:
         """Connections of any kind, those included whose handshakes are not answered yet."""
-        return sum(group.count for group in self.groups.values()) + len(self.newcomers or ())
+        count = 0 if self.newcomers is None else len(self.newcomers)
+        for group in self.groups.values():
+            count += group.count
+        return count
 
     def present(self) -> list[Receiver]:
         """Those whose handshakes were answered, oldest first."""
-        present = [member for member in (*self.everyone(), *(self.newcomers or ())) if member.opened_us]
+        present = self.everyone()
+        if self.newcomers is not None:
+            present += [member for member in self.newcomers if member.opened_us]
         if len(present) > 1:
             present.sort(key=lambda member: member.opened_us)
         return present

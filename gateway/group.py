@@ -155,7 +155,10 @@ class Group:
         return not self._receivers
 
     def everyone(self) -> list[Receiver]:
-        return [*self.members, *(member for member, _ in self._joiners)]
+        members = list(self.members)
+        if self._joiners:
+            members += [member for member, _ in self._joiners]
+        return members
 
     def push(self, due: Due) -> None:
         self._due.append(due)

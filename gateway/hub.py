@@ -114,10 +114,9 @@ class Hub:
         if member.audience is not None:
             self.on_changed(member.audience)
 
-    def present(self, channel: str) -> list[Receiver]:
-        """The connections of the user with this stream whose handshakes were answered, oldest first."""
-        audience = self._audiences.get(channel.encode())
-        return [] if audience is None else audience.present()
+    def find(self, channel: str) -> Audience | None:
+        """The stream with this channel; None when it has no client here, and had none for a while."""
+        return self._audiences.get(channel.encode())
 
     def seat(self, member: Member) -> Cursor:
         """From now on `member` is owed what is pushed. Gives the place that this begins at."""

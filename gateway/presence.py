@@ -18,6 +18,7 @@ from typing import Final
 
 from gateway.audience import Audience
 from gateway.close_codes import CloseCode
+from gateway.group import Receiver
 from gateway.hub import Hub
 from gateway.share import Share, encode_share, living, oldest_above, parse_share
 from shared.backoff import Backoff
@@ -65,13 +66,13 @@ class _Bucket:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.changed: dict[str, StreamName] = {}
+        self.changed: dict[str, Audience] = {}
         """Those of whom Redis is still to be told."""
-        self.told: dict[str, StreamName] = {}
+        self.told: dict[str, Audience] = {}
         """Those of whom Redis may know something from this replica, told longest ago first."""
         self.wake = asyncio.Event()
 
-    def add(self, users: Iterable[tuple[str, StreamName]]) -> None:
+    def add(self, users: Iterable[tuple[str, Audience]]) -> None:
         self.changed.update(users)
         if self.changed:
             self.wake.set()
@@ -144,7 +145,7 @@ class Presence:
         if audience.is_idle and channel not in bucket.told:
             bucket.changed.pop(channel, None)  # gone before anybody was told
             return
-        bucket.changed[channel] = audience.name
+        bucket.changed[channel] = audience
         bucket.wake.set()
         if self._cap and audience.count > self._cap:
             for member in audience.present()[: -self._cap]:
@@ -154,10 +155,9 @@ class Presence:
         """Take a notice to the replicas that have users of a bucket."""
         match notice.split(b" "):
             case [verb, replica, name] if verb == _TELL:
-                stream = StreamName(bucket, name.decode(errors="replace"))
-                channel = self._keys.live(stream)
-                if replica == self._me and self._hub.present(channel):
-                    self._bucket(bucket).add([(channel, stream)])
+                channel = self._keys.live(StreamName(bucket, name.decode(errors="replace")))
+                if replica == self._me and (audience := self._hub.find(channel)) is not None:
+                    self._changed(audience)
             case _:
                 log.error("not a notice of ours, ignored", channel=self._keys.notices(bucket))
 
@@ -218,18 +218,18 @@ class Presence:
             if done < len(changed):
                 bucket.changed = dict(changed[done:]) | bucket.changed
 
-    async def _tell(self, bucket: _Bucket, batch: Sequence[tuple[str, StreamName]]) -> None:
+    async def _tell(self, bucket: _Bucket, batch: Sequence[tuple[str, Audience]]) -> None:
         """Tell what this replica has of some users at this moment, and close what is too many of it."""
         link = await self._links.of(bucket.name)
         told, keys = bucket.told, self._keys
-        users: list[tuple[str, StreamName]] = []
+        users: list[tuple[str, Audience]] = []
         shares: list[bytes] = []
-        for channel, stream in batch:
-            share = encode_share([member.opened_us for member in self._hub.present(channel)])
-            if not told.pop(channel, None) and not share:
+        for channel, audience in batch:
+            share = encode_share([member.opened_us for member in self._present(audience)])
+            if told.pop(channel, None) is None and not share:
                 continue  # came and went
-            told[channel] = stream
-            users.append((channel, stream))
+            told[channel] = audience
+            users.append((channel, audience))
             shares.append(share)
         if not users:
             return
@@ -239,7 +239,7 @@ class Presence:
                 _SCRIPT,
                 1 + len(users),
                 keys.replicas(bucket.name),
-                *[keys.presence(stream) for _, stream in users],
+                *[keys.presence(audience.name) for _, audience in users],
                 self._me,
                 1000 * LEASE_SECONDS,
                 KEEP_SECONDS,
@@ -255,34 +255,39 @@ class Presence:
                 told.pop(channel, None)
         if began:
             just_told = {channel for channel, _ in users}
-            bucket.add((channel, stream) for channel, stream in told.items() if channel not in just_told)
+            bucket.add((channel, audience) for channel, audience in told.items() if channel not in just_told)
         self.writes["written"] += len(users) - len(refused)
         self.writes["failed"] += len(refused)
         if refused:
             # They come again with all others; sooner would be no use.
             log.error("presence cannot be written", users=len(refused), error=refused[0][1].decode(errors="replace"))
-        await self._replace(bucket, link, [(users[place], flat) for place, *flat in above])
+        await self._replace(bucket, link, [(users[place][1], flat) for place, *flat in above])
 
-    async def _replace(
-        self, bucket: _Bucket, link: Link, above: Sequence[tuple[tuple[str, StreamName], list[Reply]]]
-    ) -> None:
+    async def _replace(self, bucket: _Bucket, link: Link, above: Sequence[tuple[Audience, list[Reply]]]) -> None:
         """Close what is too many here, and have those told again who have some elsewhere."""
         notices: list[Command] = []
-        for (channel, stream), flat in above:
+        for audience, flat in above:
             shares = {replica: _readable(share) for replica, share in zip(flat[::2], flat[1::2], strict=True)}
             for replica, opened_us in oldest_above(self._cap, shares).items():
                 if replica == self._me:
-                    for member in self._hub.present(channel):
+                    for member in self._present(audience):
                         if member.opened_us in opened_us:
                             member.close(CloseCode.REPLACED)
                 else:
-                    notice = b"%s %s %s" % (_TELL, replica, stream.name.encode())
+                    notice = b"%s %s %s" % (_TELL, replica, audience.name.name.encode())
                     notices.append(("SPUBLISH", self._keys.notices(bucket.name), notice))
         if notices:
             await link.pipeline(notices, timeout_seconds=self._timeout_seconds)
 
+    def _present(self, audience: Audience) -> list[Receiver]:
+        """A user's connections here, oldest first. The hub may have forgotten this stream when its last
+        client left, and made it anew for the next."""
+        if audience.is_idle and (anew := self._hub.find(audience.channel)) is not None:
+            audience = anew
+        return audience.present()
+
     def _forget_gone(self, bucket: _Bucket) -> None:
-        gone = [channel for channel in bucket.told if not self._hub.present(channel)]
+        gone = [channel for channel, audience in bucket.told.items() if not self._present(audience)]
         most = max(100, GONE // len(self._keys.buckets))
         for channel in gone[: max(0, len(gone) - most)]:
             del bucket.told[channel]

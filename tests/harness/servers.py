@@ -225,6 +225,22 @@ class RedisControl:
             stored = redis.hgetall(keys.ack(keys.user_stream(user)))
         return {device.decode(): value.decode().partition(" ")[0] for device, value in stored.items()}
 
+    def presence(self, prefix: str, user: str) -> dict[str, int]:
+        """How many connections of a user each replica has told of whose lease holds."""
+        keys = Keys(prefix)
+        stream = keys.user_stream(user)
+        with self._client() as redis:
+            seconds, microseconds = redis.time()
+            now_ms = 1000 * seconds + microseconds // 1000
+            living = set(redis.zrangebyscore(keys.replicas(stream.bucket), now_ms, "+inf"))
+            told = redis.hgetall(keys.presence(stream))
+        return {name.decode(): int(share.split()[0]) for name, share in told.items() if name in living}
+
+    def lose_everything(self) -> None:
+        """FLUSHALL: no link is lost for it."""
+        with self._client() as redis:
+            redis.flushall()
+
     def witnesses(self, prefix: str) -> set[str]:
         """Partitions of which the relay remembers a record."""
         with self._client() as redis:

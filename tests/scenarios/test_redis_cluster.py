@@ -153,3 +153,39 @@ async def test_who_drops_and_resumes_meanwhile_loses_and_doubles_nothing(stage: 
     for device in devices:
         assert len(device.knowledge.welcomes) > 3
         assert not device.knowledge.said("resync"), device
+
+
+async def test_a_users_connections_are_counted_over_all_replicas(stage: Stage) -> None:
+    """Also after the node that knows them was replaced, and after their slot has moved."""
+    cluster = await stage.use_cluster()
+    replicas = [stage.add_gateway(f"gateway-{number}", env={"MAX_CONNECTIONS_PER_USER": "2"}) for number in (1, 2)]
+    await stage.start(*replicas)
+    users = cluster.users(stage.users[0])
+    here = {user: [await stage.connect(user, replica) for replica in replicas] for user in users}
+
+    async def one_more_each(number: int) -> None:
+        for user, (first, second) in here.items():
+            newest = await stage.connect(user, replicas[number])
+            await eventually(lambda first=first: not first.is_connected, f"the oldest of {user} to go")  # type: ignore[misc]
+            assert (first.close_code, first.close_reason) == (4502, "replaced")
+            stage.clients.remove(first)
+            here[user] = [second, newest]
+
+    await one_more_each(0)
+    await one_more_each(0)
+    await one_more_each(1)
+    await cluster.fail_over()
+    await _takes_clients(stage, users)
+    await one_more_each(1)
+    await cluster.migrate(life_of(users[0]))
+    await _takes_clients(stage, users)
+    await one_more_each(0)
+    assert all(client.is_connected for clients in here.values() for client in clients)
+
+
+async def _takes_clients(stage: Stage, users: list[str]) -> None:
+    async def takes() -> bool:
+        statuses = [await stage.status_of_a_handshake(gateway, "nobody") for gateway in stage.gateways]
+        return statuses == [101] * len(stage.gateways)
+
+    await eventually(takes, "the replicas to be subscribed again", seconds=60)

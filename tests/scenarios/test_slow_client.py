@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from harness.latency import Feed, assert_undisturbed, needs_cc, open_files
+from harness.latency import ANY_NUMBER, Feed, assert_undisturbed, needs_cc, open_files
 from harness.stage import Stage
 from harness.stubborn import VARIANTS, Stubborn
 from harness.waiting import eventually
@@ -36,7 +36,7 @@ async def slow_closes(stage: Stage, gateway: Process) -> float:
 async def test_clients_that_stop_reading_are_closed_while_others_get_everything_in_time(
     stage: Stage, message_bytes: int, per_second: int
 ) -> None:
-    relay, gateway = stage.add_relay(), stage.add_gateway(env={"SLOW_CLIENT_BYTES": str(BOUND)})
+    relay, gateway = stage.add_relay(), stage.add_gateway(env={**ANY_NUMBER, "SLOW_CLIENT_BYTES": str(BOUND)})
     await stage.start(relay, gateway)
     await stage.crowd(stage.users, [gateway])
     most_held = 0.0

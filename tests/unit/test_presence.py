@@ -76,7 +76,8 @@ class House:
 
     def has(self, user: str = ANN) -> tuple[int, ...]:
         """When this user's connections here were opened."""
-        return tuple(one.opened_us for one in self.hub.present(KEYS.live(KEYS.user_stream(user))))
+        audience = self.hub.find(KEYS.live(KEYS.user_stream(user)))
+        return () if audience is None else tuple(one.opened_us for one in audience.present())
 
     async def is_told(self) -> None:
         """Wait until nothing is left to be told."""

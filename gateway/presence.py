@@ -48,10 +48,6 @@ GATHER_SECONDS: Final = 0.1
 USERS_AT_ONCE: Final = 100
 """Told in one call: about half a millisecond here, and less in Redis."""
 
-GONE: Final = 20_000
-"""Users kept who have gone and who Redis cannot be told of, over all buckets. Above it those told longest
-ago are forgotten; their shares go with the lease, or with the presence."""
-
 _SCRIPT: Final = files("gateway").joinpath("presence.lua").read_bytes()
 _TELL: Final = b"tell"
 """The notice to a replica that it should tell its connections of a user again: some are too many."""
@@ -196,7 +192,6 @@ class Presence:
                 if not self._failing:
                     log.warning("presence is not written, trying again", users=len(bucket.changed), error=str(error))
                 self._failing.add(bucket)
-                self._forget_gone(bucket)
                 await asyncio.sleep(backoff.next_seconds())
                 bucket.wake.set()
             else:
@@ -207,7 +202,8 @@ class Presence:
                         log.info("presence is written again")
 
     async def _tell_changed(self, bucket: _Bucket) -> None:
-        """Raises RedisError; what is not told then is changed still."""
+        """Raises RedisError; what is not told then is changed still, and first in line. So while nothing can be
+        told, nobody who comes after is even tried, and they are forgotten when they go."""
         changed, bucket.changed = list(bucket.changed.items()), {}
         done = 0
         try:
@@ -285,13 +281,6 @@ class Presence:
         if audience.is_idle and (anew := self._hub.find(audience.channel)) is not None:
             audience = anew
         return audience.present()
-
-    def _forget_gone(self, bucket: _Bucket) -> None:
-        gone = [channel for channel, audience in bucket.told.items() if not self._present(audience)]
-        most = max(100, GONE // len(self._keys.buckets))
-        for channel in gone[: max(0, len(gone) - most)]:
-            del bucket.told[channel]
-            bucket.changed.pop(channel, None)
 
 
 def _readable(share: bytes) -> Share:

@@ -140,6 +140,8 @@ async def street(
     redis: Link, redis_address: RedisAddress, valkey: Process, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Street]:
     monkeypatch.setattr(gateway.presence, "GATHER_SECONDS", 0.01)
+    # What is told again in time would hide what was not told at once.
+    monkeypatch.setattr(gateway.presence, "RENEW_SECONDS", 3_600)
     settings = RedisSettings(
         _env_file=None, redis_url=redis_url(valkey), redis_prefix="unit", redis_user_buckets=2, redis_timeout_seconds=2
     )
@@ -190,6 +192,17 @@ async def test_who_came_and_went_at_once_is_not_told(street: Street) -> None:
     await house.is_told()
     assert house.presence.writes == Counter(written=1)
     assert await house.presence.read(ANN) == {house.presence.replica: Share(1, (stays.opened_us,))}
+
+
+async def test_who_has_gone_before_its_turn_is_not_told(street: Street) -> None:
+    house = await street.house()
+    (guest,) = house.connect()
+    audience, bucket = guest.audience, house.presence._buckets["u0"]
+    assert audience is not None
+    house.hub.leave(guest)
+    await house.presence._tell(bucket, [(audience.channel, audience)])
+    assert house.presence.writes == Counter()
+    assert bucket.told == {}
 
 
 async def test_many_are_told_some_at_a_time(street: Street) -> None:
@@ -297,13 +310,13 @@ async def test_a_replica_that_was_taken_for_dead_tells_everything_again(
 async def test_what_redis_lost_is_told_again(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway.presence, "RENEW_SECONDS", 0.2)
     house = await street.house()
-    for number in range(250):
+    for number in range(1_000):
         house.connect(f"guest-{number}")
     house.connect(ANN, 3)
     await house.is_told()
     await street.call("FLUSHALL")
     await street.settle(3)
-    await eventually(lambda: _told_users(street, 251), "all to be told again")
+    await eventually(lambda: _told_users(street, 1_001), "all to be told again")
 
 
 async def _told_users(street: Street, count: int) -> bool:
@@ -422,37 +435,40 @@ async def test_a_bucket_that_is_away_holds_up_no_other_and_is_told_later(street:
         links.real.close()
 
 
-class RefusingLink:
-    """Takes nothing."""
+class RefusingLinks:
+    """Links to a server that takes nothing; `meanwhile` happens while it is asked."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Any = lambda: None
+
+    async def of(self, bucket: str) -> "RefusingLinks":
+        return self
 
     async def call(self, *command: Any, timeout_seconds: float) -> Any:
+        self.meanwhile()
         raise RedisRefused("OOM command not allowed")
 
 
-class RefusingLinks:
-    async def of(self, bucket: str) -> RefusingLink:
-        return RefusingLink()
-
-
-async def test_who_has_gone_while_redis_takes_nothing_is_kept_within_a_bound(
-    street: Street, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway.presence, "GONE", 300)
-    house = House(street.settings, 3, RefusingLinks())
+async def test_who_came_and_went_while_redis_takes_nothing_is_not_kept(street: Street) -> None:
+    links = RefusingLinks()
+    house = House(street.settings, 3, links)
     street.built.append(house)
+    guests: list[Guest] = []
+
+    def crowd() -> None:
+        number = len(guests)
+        for more in range(2 * USERS_AT_ONCE):
+            guests.extend(house.connect(f"guest-{number + more}"))
+
     (stays,) = house.connect(ANN)
-    for crowd in range(6):
-        guests = [house.connect(f"guest-{crowd}-{number}")[0] for number in range(200)]
-        failed = house.presence.writes["failed"]
-        await eventually(lambda failed=failed: house.presence.writes["failed"] > failed + 100, "an attempt")  # type: ignore[misc]
-        for guest in guests:
-            house.hub.leave(guest)
-    await eventually(
-        lambda: all(len(bucket.told) <= 101 for bucket in house.presence._buckets.values()), "the bound to hold"
-    )
-    await eventually(
-        lambda: all(len(bucket.changed) <= 101 for bucket in house.presence._buckets.values()), "the bound to hold"
-    )
+    crowd()
+    links.meanwhile = crowd
+    await eventually(lambda: len(guests) > 16 * USERS_AT_ONCE, "several attempts")
+    for guest in guests:
+        house.hub.leave(guest)
+    for bucket in house.presence._buckets.values():
+        assert len(bucket.told) <= USERS_AT_ONCE
+        assert len(bucket.changed) <= USERS_AT_ONCE
     assert stays.audience is not None
     assert stays.audience.channel in house.presence._buckets["u0"].told
 

@@ -80,6 +80,31 @@ async def test_each_bucket_is_heard_from_its_server(pair: Pair) -> None:
         await replica.end()
 
 
+async def test_notices_are_heard_from_each_server_and_may_have_been_missed_before_each_subscription(pair: Pair) -> None:
+    replica = Replica(pair.settings, ToldServers(pair.settings, split({"u1": pair.second}, pair.first)))
+    notices: list[tuple[str, bytes]] = []
+    subscribed: list[set[str]] = []
+    replica.subscriber.on_notice = lambda bucket, notice: notices.append((bucket, notice))
+    replica.subscriber.on_subscribed = lambda buckets: subscribed.append(set(buckets))
+    try:
+        ann = await replica.connect(U0)
+        await eventually(lambda: replica.subscriber.is_up, "both subscriptions")
+        assert sorted(subscribed, key=len) == [{"u1"}, {"g", "u0"}]
+        await pair.to_first.call("SPUBLISH", KEYS.notices("u0"), "one", timeout_seconds=5)
+        await eventually(lambda: len(notices) == 1, "a notice")
+        await pair.to_second.call("SPUBLISH", KEYS.notices("u1"), "two", timeout_seconds=5)
+        await eventually(lambda: len(notices) == 2, "another")
+        assert notices == [("u0", b"one"), ("u1", b"two")]
+        await pair.to_first.call("CLIENT", "KILL", "TYPE", "pubsub", timeout_seconds=5)
+        await eventually(lambda: len(subscribed) == 3, "the subscription made again")
+        assert subscribed[-1] == {"g", "u0"}
+        # No stream takes a notice for a message.
+        assert ann.writes == []
+        assert replica.history.gaps.total() == 0
+    finally:
+        await replica.end()
+
+
 async def test_a_server_that_is_away_holds_up_no_others(pair: Pair) -> None:
     replica = Replica(pair.settings, ToldServers(pair.settings, split({"u1": pair.second}, pair.first)))
     publisher = Publisher(pair.to_first, {"u1": pair.to_second})

@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.door import LINGER_SECONDS, REFUSALS_RESERVE, Door, Doorkeeper
+from gateway.door import REFUSALS_RESERVE, Door, Doorkeeper
+from shared.bounded_http import LINGER_SECONDS
 
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 """What a transport holds before it takes no more: as much as a plain one. Of its own accord one with TLS

@@ -62,7 +62,8 @@ _PAUSE = {"REOPEN_MS": 50}
 
 HEADS = {
     "half-open heads, a byte a second": Attack(
-        _WS, 4_000, options={"DRIP_MS": 1_000, "REOPEN_MS": 1_000}, statuses=_told(503), may_be_cut=True, needs_files=9_000
+        _WS, 4_000, options={"DRIP_MS": 1_000, "REOPEN_MS": 1_000},
+        statuses=_told(503), may_be_cut=True, needs_files=9_000,
     ),
     "half-open heads of 16 KB": Attack(
         b"GET / HTTP/1.1\r\nX: " + b"x" * 16_300, 4_000, options={"REOPEN_MS": 1_000},
@@ -74,22 +75,26 @@ HEADS = {
     "connects and drops": Attack(head("/health"), 64, options={"DROP": 1}, may_be_cut=True),
     "handshakes and drops": Attack(_WS, 64, options={"DROP": 1}, may_be_cut=True),
     "malformed heads": Attack(b"GET  /ws HTTP/1.1\r\n\r\n", statuses=_told(400)),
-    "handshakes without a user": Attack(head("/ws", UPGRADE), statuses=_told(400)),
+    "handshakes without a user, 500 at once": Attack(head("/ws", UPGRADE), 500, statuses=_told(400)),
     "binary garbage": Attack(
         random.Random(7).randbytes(60_000).replace(b"\r\n\r\n", b"\r\n\r!"), statuses=_told(431)
     ),
     "cookies of 60 KB": Attack(head("/health", {"Cookie": "c" * 60_000}), statuses=_told(431)),
     "3,000 header lines": Attack(head("/health", more="A:b\r\n" * 3_000), statuses=_told(431)),
     "bodies": Attack(head("/health", {"Content-Length": "99999"}, method="POST") + b"x" * 9_999, statuses=_told(400)),
-    "chunked bodies": Attack(head("/ws?user_id=eve", {**UPGRADE, "Transfer-Encoding": "chunked"}) + b"1\r\nx\r\n", statuses=_told(400)),
+    "chunked bodies": Attack(
+        head("/ws?user_id=eve", {**UPGRADE, "Transfer-Encoding": "chunked"}) + b"1\r\nx\r\n", statuses=_told(400)
+    ),
     "requests pipelined before a handshake": Attack(head("/health") * 10 + _WS, statuses=_told(200)),
     "requests of /health": Attack(head("/health"), statuses=_told(200)),
     "requests of /openapi.json": Attack(head("/openapi.json"), statuses=_told(200)),
+    "requests of /docs, 500 at once": Attack(head("/docs"), 500, statuses=_told(200)),
 }  # fmt: skip
 
 FRAMES = {
     "200,000 empty continuations": Attack(
-        _WS, 16, frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 200_000, 1, _PAUSE, _told(101), _told(1009, 4002)
+        _WS, 16, frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 200_000, 1,
+        _PAUSE, _told(101), _told(1009, 4002),
     ),
     "pings by the thousand": Attack(_WS, 16, frame(PING, b"x" * 125) * 1_000, 200, _PAUSE, _told(101), _told(4002)),
     "tiny frames without an end": Attack(_WS, 16, frame(PING, b"xx") * 8_192, 1_000, _PAUSE, _told(101), _told(4002)),

@@ -241,15 +241,14 @@ class Door(asyncio.Protocol):
             # What follows the head is dropped, as it is when it comes later: one request on a socket.
             self._hand_on(self._keeper.http(), head_for_http(head))
             return
-        if rest:
-            self._refuse(_too_early())
-        else:
-            self._decide(kind, request)
+        self._decide(kind, request, has_more=bool(rest))
 
-    def _decide(self, kind: type[Connection], request: Request) -> None:
+    def _decide(self, kind: type[Connection], request: Request, *, has_more: bool = False) -> None:
         decide = admit if kind is _WEBSOCKET else admit_events
         admitted = decide(request, self._peer_host(), self._keeper.policy)
-        if isinstance(admitted, Later):
+        if has_more and not isinstance(admitted, Refused):
+            self._refuse(_too_early())
+        elif isinstance(admitted, Later):
             self._is_waiting = True
             self._forget()
             self._keeper.connections.wheel.set(self, self._keeper.settings.head_seconds)

@@ -66,6 +66,8 @@ class TlsHandshake(asyncio.Protocol):
         self._make_door = make_door
         port.keeper.doors.add(self)
         self._task = asyncio.get_running_loop().create_task(self._run(raw))
+        # Cancelled before it began, nobody has taken the socket.
+        self._task.add_done_callback(lambda task: raw.close() if task.cancelled() else None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is over."""

@@ -44,10 +44,10 @@ class Authenticator:
         keyring = self._keys if isinstance(self._keys, Keyring) else self._keys.keyring
         try:
             claims = read_token(token, keyring, self._rules)
-        except UnknownKey:
-            if provider is None:
+        except UnknownKey as unknown:
+            if provider is None or provider.has_not(unknown.key_id):
                 return refused_token("is signed with a key that is not known here")
-            if (answer := provider.ask()) is not None:
+            if (answer := provider.ask(unknown.key_id)) is not None:
                 return answer
             # Perhaps it is a new key: a client is told for good only what is known for good.
             away = "the identity provider is away" if provider.is_away else "it was asked a moment ago"

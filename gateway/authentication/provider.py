@@ -21,6 +21,12 @@ RETRY_SECONDS: Final = 10
 """The least between two fetches."""
 
 FETCH_SECONDS: Final = 5
+MAX_ASKED_FOR: Final = 1_000
+"""Unknown keys of which it is noted that the provider does not have them, either."""
+
+KeyId = tuple[str | None, str]
+"""How a token names its key: id and algorithm."""
+
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 
 log = get_logger("gateway.authentication")
@@ -35,22 +41,33 @@ class KeyProvider:
         self._answer: asyncio.Future[None] | None = None
         """Of the fetch under way, or about to begin."""
         self._may_ask_at = 0.0
+        self._is_fetching = False
+        self._asked_for: set[KeyId] = set()
+        """Keys that somebody asked for before the fetch began."""
+        self._missing: set[KeyId] = set()
+        """Those of them that the last fetch should have brought."""
         self.keyring: Keyring = NO_KEYS
         self.is_away = True
         """The last fetch failed, or there was none."""
         self.fetches = 0
         self.failures = 0
 
-    def ask(self) -> asyncio.Future[None] | None:
-        """Have the keys fetched: done when they were, or could not be. None when they were a moment
-        ago. Whoever waits bounds the waiting itself."""
+    def ask(self, key_id: KeyId) -> asyncio.Future[None] | None:
+        """Have the keys fetched, since this one is not known: done when they were, or could not be. None
+        when they were a moment ago. Whoever waits bounds the waiting itself."""
         if self._answer is None:
             loop = asyncio.get_running_loop()
             if loop.time() < self._may_ask_at:
                 return None
             self._answer = loop.create_future()
             self._asked.set()
+        if not self._is_fetching and len(self._asked_for) < MAX_ASKED_FOR:
+            self._asked_for.add(key_id)
         return self._answer
+
+    def has_not(self, key_id: KeyId) -> bool:
+        """Whether the provider was asked for this key, and does not have it."""
+        return key_id in self._missing
 
     async def run(self) -> None:
         # One connection at a time, kept by nobody: a fetch is rare.
@@ -63,7 +80,7 @@ class KeyProvider:
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
         ) as session:
             while True:
-                self.ask()
+                self._is_fetching = True
                 try:
                     await self._fetch(session)
                 finally:
@@ -75,6 +92,8 @@ class KeyProvider:
                         await self._asked.wait()
 
     def _answered(self) -> None:
+        self._is_fetching = False
+        self._missing, self._asked_for = set() if self.is_away else self._asked_for, set()
         self._may_ask_at = asyncio.get_running_loop().time() + RETRY_SECONDS
         self._asked.clear()
         answer, self._answer = self._answer, None

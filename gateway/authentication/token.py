@@ -1,6 +1,5 @@
 """A token's signature and claims (RFC 7515, RFC 7519), by PyJWT. Pure, but for the time of day."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,12 @@ class BadToken(Exception):
 
 
 class UnknownKey(Exception):
-    """Signed, as it says, with a key that is not in the ring: perhaps it is a new one."""
+    """Signed, as it says, with a key that is not in the ring: perhaps it is a new one. `key_id` is
+    what names it, with the algorithm."""
+
+    def __init__(self, key_id: str | None, algorithm: str) -> None:
+        super().__init__()
+        self.key_id = key_id, algorithm
 
 
 class Claims(NamedTuple):
@@ -72,7 +76,7 @@ def read_token(token: bytes, keyring: Keyring, rules: TokenRules) -> Claims:
             raise BadToken("names no algorithm")
         key = keyring.find(header.get("kid"), algorithm)
         if key is None:
-            raise UnknownKey
+            raise UnknownKey(header.get("kid"), algorithm)
         claims = jwt.decode(
             token,
             key.key,
@@ -107,6 +111,6 @@ def _user_id(claims: Mapping[str, Any], name: str) -> str:
 def _time(claims: Mapping[str, Any], name: str) -> float:
     """PyJWT takes text for a number, too, and a boolean."""
     value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # NaN
         raise BadToken(f"has a claim {name} that is not a time")
-    return float(min(value, MAX_TIME))
+    return float(max(0, min(value, MAX_TIME)))  # before it is a float: an int may be too large for one

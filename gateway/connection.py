@@ -22,6 +22,7 @@ from gateway.audience import Audience
 from gateway.authentication.authenticator import Authenticator, revoked_token
 from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
+from gateway.controls import Controls
 from gateway.cursor import Cursor
 from gateway.frames import Control, Variant, frame_control
 from gateway.group import PLAIN, Due, Wishes, count_within
@@ -67,6 +68,7 @@ class Connections:
         """Judges tokens; None when there are none."""
         if authenticator is not None:
             authenticator.revocations.on_revoked = self.revoked
+        self.controls = Controls()
         self.open: set[Connection] = set()
         self.sockets = 0
         """Sockets of connections in any state, those being closed included."""

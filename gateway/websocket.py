@@ -14,7 +14,7 @@ from gateway.control import Ack, Auth, BadControl, ControlMessage, Filter, curso
 from gateway.cursor import Cursor
 from gateway.frames import PING, PONG_HEADER, Variant, close_frame, frame_control, positions
 from gateway.group import Wishes
-from gateway.inbound import Inbound
+from gateway.inbound import Inbound, Received
 
 AUTH_SECONDS: Final = 10
 """Between two fresh tokens of a connection: to verify one is dear."""
@@ -28,12 +28,14 @@ _LAST_BYTES: Final = 4_096
 class WebSocket(Connection):
     """A client of `/ws`, plain or of notify.v1."""
 
-    __slots__ = ("_auth_at", "_awaits_answer", "_inbound", "_wished", "acknowledges")
+    __slots__ = ("_auth_at", "_awaits_answer", "_inbound", "_unheard", "_wished", "acknowledges")
 
     def __init__(self, connections: Connections, transport: asyncio.Transport, admitted: Admitted) -> None:
         super().__init__(connections, transport, admitted)
         self._inbound: Inbound | None = None
         self._awaits_answer = False
+        self._unheard: Received | None = None
+        """What came with messages that wait for their turn; until then nothing more is read."""
         self._wished: Wishes | None = None
         self._auth_at: int | None = None
         """The second in which a fresh token came last."""
@@ -99,16 +101,33 @@ class WebSocket(Connection):
             self._transport.pause_reading()
             return
         received = self._inbound.receive(data, self._connections.wheel.second)
+        if self.wishes.variant is Variant.V1 and received.messages and not self._is_closing:
+            if len(received.messages) > 1:
+                self._unheard = received
+                self._transport.pause_reading()
+                self._connections.controls.add(self)
+                return
+            self._hear(received.messages[0])
+        self._conclude(received)
+
+    def hear_next(self) -> bool:
+        received = self._unheard
+        assert received is not None
+        if not self._is_closing:
+            self._hear(received.messages.pop(0))
+            if received.messages and not self._has_ended():
+                return True
+        self._unheard = None
+        self._transport.resume_reading()
+        self._conclude(received)
+        return False
+
+    def _conclude(self, received: Received) -> None:
+        """The messages were heard; what else came with them?"""
         if self._has_ended():
             if received.closed:
                 self._transport.close()
-            return
-        if self.wishes.variant is Variant.V1:
-            for text in received.messages:
-                self._hear(text)
-        if self._has_ended():
-            return
-        if received.offence is not None:
+        elif received.offence is not None:
             self.close(received.offence)
         elif received.closed:
             self._end(received.answer)

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
@@ -188,7 +188,7 @@ class V1Client(Client):
             options["cursor"] = self.knowledge.cursor_text
         welcomes = len(self.knowledge.welcomes)
         self.knowledge.connects()
-        await self._connect(f"{self.url.partition('?')[0]}?{urlencode(options)}")
+        await self._connect(f"{self.url.partition('?')[0]}?{urlencode(options, quote_via=quote)}")
         self._reader = asyncio.create_task(self._read())
         await eventually(
             lambda: len(self.knowledge.welcomes) > welcomes or not self.is_connected, f"{self}'s welcome", seconds=20
@@ -397,7 +397,7 @@ class EventSourceClient(Client):
         origin = self.url.partition("/ws")[0].replace("ws", "http", 1).partition("/events")[0]
         async with asyncio.timeout(_OPEN_SECONDS):
             self._response = await self._session.get(
-                f"{origin}/events?{urlencode({'user_id': self.user, **self.query})}",
+                f"{origin}/events?{urlencode({'user_id': self.user, **self.query}, quote_via=quote)}",
                 headers={"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})},
                 ssl=self.tls or True,
             )

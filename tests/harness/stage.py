@@ -21,6 +21,7 @@ from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClien
 from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC, Oracle, check_log
 from harness.producer import ALL_TOPICS, EventProducer
 from harness.proxy import Proxy, kafka_proxy
+from harness.secured_redis import SecuredRedis
 from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
 from harness.topologies import RedisCluster, WatchedRedis
 from harness.v1 import EventSourceClient, V1Client, WebsocketsV1
@@ -96,7 +97,7 @@ class Stage:
         self.gateways: list[Process] = []
         self.redis = add_redis(processes, kind)
         self.redis_control = RedisControl(self.redis)
-        self._redis_url = redis_url(self.redis)
+        self._redis_urls = dict.fromkeys(("relay", "gateway"), redis_url(self.redis))
         # Whoever has the logs that `exact` looks at.
         self._logs: RedisControl | RedisCluster | WatchedRedis = self.redis_control
         self.bootstrap = bootstrap(kafka) if kind == "embedded" else f"127.0.0.1:{kafka.port}"
@@ -154,8 +155,18 @@ class Stage:
         self._use(watched)
         return watched
 
+    async def use_secured_redis(self) -> SecuredRedis:
+        """Have the services use one with TLS, each as its own user, instead of `redis`. Before any of
+        them is added."""
+        secured, proxy = await SecuredRedis.start(self.processes, self.kind, self.prefix)
+        if proxy is not None:
+            self._proxies.append(proxy)
+        self._redis_urls = {service: secured.url(service) for service in self._redis_urls}
+        self._logs = secured
+        return secured
+
     def _use(self, topology: RedisCluster | WatchedRedis) -> None:
-        self._redis_url = topology.url
+        self._redis_urls = dict.fromkeys(self._redis_urls, topology.url)
         self._env |= topology.env
         self._logs = topology
 
@@ -190,7 +201,7 @@ class Stage:
             self.processes,
             name=name,
             brokers=f"127.0.0.1:{kafka.port}" if kafka else self.bootstrap,
-            redis=_redis_url(redis) if redis else self._redis_url,
+            redis=_redis_url(redis) if redis else self._redis_urls["relay"],
             env={**self._env, **self._group, **(env or {})},
         )
         self.relays.append(relay)
@@ -213,7 +224,7 @@ class Stage:
         gateway = add_gateway(
             self.processes,
             name=name,
-            redis=_redis_url(redis) if redis else self._redis_url,
+            redis=_redis_url(redis) if redis else self._redis_urls["gateway"],
             env={**self._env, **(env or {})},
             tls=tls,
         )

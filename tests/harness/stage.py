@@ -236,6 +236,14 @@ class Stage:
         env = {**self._env, "REDPANDA_BROKERS": self.bootstrap, **(env or {})}
         return self.processes.add_module("relay", "redrive", *options, name=name, env=env)
 
+    async def gateway_command(self, *command: str, env: dict[str, str]) -> str:
+        """What `python -m gateway <command>` prints; it has to succeed."""
+        env = {**self._env, "REDIS_URL": self._redis_urls["gateway"], **env}
+        name = f"{command[0]}-{uuid.uuid4().hex[:8]}"
+        process = self.processes.add_module("gateway", *command, name=name, env=env).start()
+        assert await process.wait(20) == 0, process.log()
+        return process.log()
+
     async def older_letters_are_not_ours(self) -> None:
         """Have `add_redrive` begin behind the dead letters of earlier tests on a shared broker."""
         if self.kind == "embedded":

@@ -6,8 +6,10 @@ import functools
 import pytest
 from harness.dead_letters import DeadLetters
 from harness.producer import Record
+from harness.raw import UPGRADE, RawSocket
 from harness.secured_redis import SecuredRedis, password_of
 from harness.stage import Stage
+from harness.tokens import claims, token
 from harness.waiting import eventually
 from redis.exceptions import RedisError
 
@@ -50,6 +52,7 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     redis.kill_clients()
     await stage.producer.publish_mixed(stage.users, 100)
     await stage.exact()
+    await revokes(stage)
     assert redis.denied() == []
 
     # Whole, and empty: the ACL log begins anew with it.
@@ -66,6 +69,21 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     await asyncio.sleep(3)
     assert redis.denied() == []
     check_no_password_was_said(stage)
+
+
+async def revokes(stage: Stage) -> None:
+    """A replica that takes tokens, and learns that one is revoked."""
+    env = {"AUTH_MODE": "jwt", "JWT_SECRET": "s" * 40}
+    gateway = stage.add_gateway("gateway-3", env=env)
+    await stage.start(gateway)
+    sent = token("s" * 40, claims(stage.users[1], iss=None, aud=None))
+    handshake = UPGRADE | {"Authorization": f"Bearer {sent}"}
+    socket = await RawSocket.connect(gateway.port)
+    assert (await socket.request("/ws", handshake)).status == 101
+    await stage.gateway_command("revoke", stage.users[1], env=env)
+    assert await socket.close_code() == 4500
+    await socket.close()
+    await gateway.terminate(30)
 
 
 REFUSED_TO_ALL = [

@@ -82,11 +82,7 @@ async def status_of(gateway: Process, sent: str) -> int:
 
 async def revoke(stage: Stage, user: str) -> None:
     """`python -m gateway revoke`."""
-    env = {**ENV, "REDIS_PREFIX": stage.prefix, "REDIS_URL": f"redis://127.0.0.1:{stage.redis.port}/0"}
-    command = stage.processes.add_module("gateway", "revoke", user, name=f"revoke-{secrets.token_hex(4)}", env=env)
-    command.start()
-    assert await command.wait(20) == 0, command.log()
-    assert f"tokens of {user} issued until" in command.log()
+    assert f"tokens of {user} issued until" in await stage.gateway_command("revoke", user, env=ENV)
 
 
 async def test_a_connection_ends_with_its_token_unless_a_fresh_one_comes(stage: Stage) -> None:

@@ -66,6 +66,7 @@ def test_a_public_key_says_its_one_algorithm() -> None:
         pem(rsa_key(1024)),
         RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
     ],
+    ids=["empty", "nonsense", "cut", "P-384", "RSA-1024", "private"],
 )
 def test_other_keys_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes "):

@@ -71,7 +71,7 @@ def test_it_allows_what_the_scripts_call(make_acl: ModuleType, service: str) -> 
     """Who adds a call to a script adds a permission to deploy/redis/users.acl.template."""
     (line,) = (line for line in make_acl.render(TEMPLATE, ENV).splitlines() if line.startswith(f"user {service} "))
     allowed = set(re.findall(r"\+([a-z|]+)", line))
-    calls = {call for script in (ROOT / service).glob("*.lua") for call in _CALL.findall(script.read_text())}
+    calls = {call for script in (ROOT / service).rglob("*.lua") for call in _CALL.findall(script.read_text())}
     assert calls
     for command, subcommand in calls:
         names = {command.lower(), f"{command}|{subcommand}".lower()}

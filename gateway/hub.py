@@ -322,7 +322,7 @@ class Hub:
 
     def members_of(self, user_id: str) -> list[Receiver]:
         """Everybody here who is, or will be, owed what is that user's."""
-        audience = self._audiences.get(self._keys.live(self._keys.user_stream(user_id)).encode())
+        audience = self.find(self._keys.live(self._keys.user_stream(user_id)))
         return [] if audience is None else [*audience.everyone(), *(audience.newcomers or ())]
 
     # Fan-out

@@ -167,6 +167,8 @@ class Replica:
             return "draining"
         if not self._subscriber.was_up:
             return "not subscribed yet: waiting for Redis"
+        if self._authenticator is not None and not self._authenticator.revocations.are_known:
+            return "which tokens are revoked is not known yet"
         if self._subscriber.is_deaf:
             return "deaf: the relay's beat rises in Redis and is not heard here"
         return None

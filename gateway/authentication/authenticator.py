@@ -50,7 +50,7 @@ class Authenticator:
             if (answer := provider.ask(unknown.key_id)) is not None:
                 return answer
             # Perhaps it is a new key: a client is told for good only what is known for good.
-            away = "the identity provider is away" if provider.is_away else "it was asked a moment ago"
+            away = "the identity provider is away" if provider.is_away else "it cannot be asked again yet"
             return unavailable(f"The token's key is not known, and {away}; connect again.", spread_ms())
         except BadToken as bad:
             return refused_token(str(bad))

@@ -21,8 +21,9 @@ RETRY_SECONDS: Final = 10
 """The least between two fetches."""
 
 FETCH_SECONDS: Final = 5
-MAX_ASKED_FOR: Final = 1_000
-"""Unknown keys of which it is noted that the provider does not have them, either."""
+MAX_WAITING: Final = 500
+"""Who waits for a fetch; the others are told to come again. All of them are judged anew in one go, which is
+to take no longer than some 30 ms."""
 
 KeyId = tuple[str | None, str]
 """How a token names its key: id and algorithm."""
@@ -42,6 +43,7 @@ class KeyProvider:
         """Of the fetch under way, or about to begin."""
         self._may_ask_at = 0.0
         self._is_fetching = False
+        self._waiting = 0
         self._asked_for: set[KeyId] = set()
         """Keys that somebody asked for before the fetch began."""
         self._missing: set[KeyId] = set()
@@ -54,14 +56,17 @@ class KeyProvider:
 
     def ask(self, key_id: KeyId) -> asyncio.Future[None] | None:
         """Have the keys fetched, since this one is not known: done when they were, or could not be. None
-        when they were a moment ago. Whoever waits bounds the waiting itself."""
+        when they were a moment ago, or too many wait. Whoever waits bounds the waiting itself."""
         if self._answer is None:
             loop = asyncio.get_running_loop()
             if loop.time() < self._may_ask_at:
                 return None
             self._answer = loop.create_future()
             self._asked.set()
-        if not self._is_fetching and len(self._asked_for) < MAX_ASKED_FOR:
+        if self._waiting >= MAX_WAITING:
+            return None
+        self._waiting += 1
+        if not self._is_fetching:
             self._asked_for.add(key_id)
         return self._answer
 
@@ -93,6 +98,7 @@ class KeyProvider:
 
     def _answered(self) -> None:
         self._is_fetching = False
+        self._waiting = 0
         self._missing, self._asked_for = set() if self.is_away else self._asked_for, set()
         self._may_ask_at = asyncio.get_running_loop().time() + RETRY_SECONDS
         self._asked.clear()

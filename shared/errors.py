@@ -9,7 +9,7 @@ NotifyError
 ├── RelayStopped         the relay cannot go on; the text says why and what to do
 └── RedisError
     ├── RedisUnavailable the link could not be made, was lost, or did not answer in time
-    └── RedisRefused     Redis answered with an error; the text is its own
+    └── RedisRefused     Redis answered with an error; the text is its own, and perhaps what to do
 
 Exceptions of libraries (redis, hiredis, aiokafka, websockets) are translated where the library
 is called and go no further.

@@ -15,11 +15,17 @@ WRONG = [
     ("relay", "START_FROM", "yesterday"),
     ("relay", "MAX_EVENT_BYTES", "-1"),
     ("relay", "LOG_LEVEL", "LOUD"),
+    ("relay", "REDPANDA_SECURITY", "tls"),
+    ("relay", "REDPANDA_PASSWORD", "secret"),
+    ("relay", "REDPANDA_CA_FILE", "/no/such/ca.pem"),
+    ("gateway", "TLS_CERT_FILE", "/no/such/cert.pem"),
+    ("gateway", "TLS_KEY_FILE", "/no/such/key.pem"),
     ("gateway", "WS_PORT", "http"),
     ("gateway", "AUTH_MODE", "maybe"),
     ("gateway", "SLOW_CLIENT_BYTES", "10"),
     ("gateway", "REDIS_PREFIX", "a{b}"),
     ("gateway", "REDIS_URL", "redis://:secret@host:notaport/0"),
+    ("relay", "REDIS_URL", "rediss://:secret@host/0?ssl_ca_certs=/no/such/ca.pem"),
     ("gateway", "MAX_CONNECTIONS", "9999999999"),
 ]
 
@@ -27,12 +33,12 @@ WRONG = [
 async def test_a_wrong_setting_is_named_in_one_line() -> None:
     async with Processes() as processes:
         services = [
-            processes.add_module(module, name=f"{module}-{variable}", env={variable: value}).start()
-            for module, variable, value in WRONG
+            processes.add_module(module, name=f"{module}-{variable}-{number}", env={variable: value}).start()
+            for number, (module, variable, value) in enumerate(WRONG)
         ]
         codes = await asyncio.gather(*(service.wait(60) for service in services))
         for service, code, (_, variable, _) in zip(services, codes, WRONG, strict=True):
-            assert code not in (0, None), f"{service.name} ended with {code}"
+            assert code == 2, f"{service.name} ended with {code}"
             lines = service.log().strip().splitlines()
             assert len(lines) == 1, f"{service.name} said:\n{service.log()}"
             assert variable in lines[0], lines[0]

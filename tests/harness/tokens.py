@@ -45,7 +45,7 @@ def algorithm_of(key: PrivateKey | str) -> str:
     )
 
 
-def claims(user: object = "ann", seconds: float = 600, **changes: Any) -> dict[str, Any]:
+def claims(user: object = "ann", seconds: float = 86_400, **changes: Any) -> dict[str, Any]:
     """Good claims, changed; None takes one away."""
     now = time.time()
     all_of = {"sub": user, "iat": int(now) - 1, "exp": int(now + seconds), "iss": ISSUER, "aud": AUDIENCE} | changes

@@ -1,21 +1,34 @@
 """Clients that are gone without a word, or do not answer: their sockets do not stay."""
 
+import asyncio
+
 from harness.latency import open_files
 from harness.proxy import Proxy
 from harness.stage import Stage
 from harness.stubborn import VARIANTS, Stubborn
 from harness.waiting import eventually
 
+from demo.process import Process
+
 QUICK = {"PING_INTERVAL_SECONDS": "2", "PING_TIMEOUT_SECONDS": "1", "HEARTBEAT_SECONDS": "1"}
 SOON_SECONDS = 20
 """For what takes a ping, its deadline and a close: a lot more than that, on a busy machine."""
+
+
+async def steady_files(gateway: Process) -> int:
+    """Open files once there are no more for a second: links for what clients cause are made with the first."""
+    while True:
+        files = open_files(gateway)
+        await asyncio.sleep(1)
+        if open_files(gateway) == files:
+            return files
 
 
 async def test_clients_that_never_answer_pings_are_closed_and_others_stay(stage: Stage) -> None:
     relay, gateway = stage.add_relay(), stage.add_gateway(env=QUICK)
     await stage.start(relay, gateway)
     await stage.crowd(stage.users, [gateway])
-    files = open_files(gateway)
+    files = await steady_files(gateway)
     silent = [
         Stubborn(gateway.port, stage.users[0], gateway.name, variant, answers_pings=False).reads()
         for variant in ("plain", "v1")
@@ -36,7 +49,7 @@ async def test_half_open_clients_are_gone_after_the_ping_timeout(stage: Stage) -
     relay, gateway = stage.add_relay(), stage.add_gateway(env=QUICK)
     await stage.start(relay, gateway)
     await stage.crowd(stage.users, [gateway])
-    files = open_files(gateway)
+    files = await steady_files(gateway)
     async with Proxy(gateway.port) as proxy:
         lost = [Stubborn(proxy.port, stage.users[0], gateway.name, variant).reads() for variant in ("plain", "v1")]
         for client in lost:
@@ -56,7 +69,7 @@ async def test_clients_that_hang_up_are_gone_at_once(stage: Stage) -> None:
     relay, gateway = stage.add_relay(), stage.add_gateway()
     await stage.start(relay, gateway)
     await stage.crowd(stage.users, [gateway])
-    files, connections = open_files(gateway), len(stage.clients)
+    files, connections = await steady_files(gateway), len(stage.clients)
     rude = [Stubborn(gateway.port, stage.users[0], gateway.name, variant).reads() for variant in VARIANTS]
     for client in rude:
         await client.open()

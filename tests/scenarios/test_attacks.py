@@ -113,7 +113,9 @@ async def _metrics(stage: Stage, service: Process, port: str) -> bool:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("attacks", [HEADS, FRAMES], ids=["heads", "frames"])
 async def test_an_attacker_is_refused_and_nobody_else_notices(stage: Stage, attacks: dict[str, Attack]) -> None:
-    relay, gateway = stage.add_relay(), stage.add_gateway(env={"MAX_CONNECTIONS": str(MAX_CONNECTIONS)})
+    # All who are watched are of one user, and so are the attackers.
+    env = {"MAX_CONNECTIONS_PER_USER": "0", "MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
+    relay, gateway = stage.add_relay(), stage.add_gateway(env=env)
     await stage.start(relay, gateway)
     pin(gateway.pid, SERVER_CORE)
     await stage.crowd(stage.users, [gateway])

@@ -93,11 +93,13 @@ class AiohttpClient(Client):
         self._ended(self._socket.close_code)
 
     async def close(self) -> None:
-        if hasattr(self, "_reader"):
-            await self._socket.close()
-            await finish(self._reader)
-        if hasattr(self, "_session"):
-            await self._session.close()
+        try:
+            if hasattr(self, "_reader"):
+                await self._socket.close()
+                await finish(self._reader)
+        finally:  # also when whoever closes it is cancelled
+            if hasattr(self, "_session"):
+                await self._session.close()
 
 
 class WebsocketsClient(Client):

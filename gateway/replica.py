@@ -162,12 +162,16 @@ class Replica:
             consumer_running=running,
         )
 
+    @property
+    def _knows_revocations(self) -> bool:
+        return self._authenticator is None or self._authenticator.revocations.are_known
+
     def _why_not_ready(self) -> str | None:
         if self._stop.is_set():
             return "draining"
         if not self._subscriber.was_up:
             return "not subscribed yet: waiting for Redis"
-        if self._authenticator is not None and not self._authenticator.revocations.are_known:
+        if not self._knows_revocations:
             return "which tokens are revoked is not known yet"
         if self._subscriber.is_deaf:
             return "deaf: the relay's beat rises in Redis and is not heard here"
@@ -178,7 +182,7 @@ class Replica:
             return "This replica is going"
         if not self._subscriber.is_up:
             return "Redis is away"
-        if self._authenticator is not None and not self._authenticator.revocations.are_known:
+        if not self._knows_revocations:
             return "Which tokens are revoked is not known yet"
         return None
 

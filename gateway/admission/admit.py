@@ -73,9 +73,11 @@ def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted |
     refusal = check_event_request(request)
     if refusal is not None:
         return Refused(refusal)
-    last_event_id = request.header(b"last-event-id")
-    origin = allowed_origin(request, peer_host, policy)
-    identified = identify(request, peer_host, policy, last_event_id=last_event_id)
+    refusal = _refuse_page(request, peer_host, policy)
+    if refusal is not None:
+        return Refused(refusal, Variant.EVENTS)
+    origin = request.header(b"origin")
+    identified = _identify_sender(request, policy, request.header(b"last-event-id"))
     if isinstance(identified, Refusal):
         return Refused(identified, Variant.EVENTS, origin=origin)
     if isinstance(identified, Later):
@@ -83,13 +85,15 @@ def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted |
     return Admitted(identified.asked, Variant.EVENTS, None, identified.claims, origin)
 
 
-def identify(
-    request: Request, peer_host: str, policy: Policy, *, last_event_id: bytes | None = None
-) -> Identified | Refusal | Later:
+def identify(request: Request, peer_host: str, policy: Policy) -> Identified | Refusal | Later:
     """Who asks, and for what: the same for every way in."""
-    refusal = _refuse_page(request, peer_host, policy)
-    if refusal is not None:
-        return refusal
+    return _refuse_page(request, peer_host, policy) or _identify_sender(request, policy)
+
+
+def _identify_sender(
+    request: Request, policy: Policy, last_event_id: bytes | None = None
+) -> Identified | Refusal | Later:
+    """The same, of a page that may ask."""
     try:
         options = parse_options(request.query)
         if policy.authenticate is None:

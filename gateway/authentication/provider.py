@@ -51,7 +51,6 @@ class KeyProvider:
         self.keyring: Keyring = NO_KEYS
         self.is_away = True
         """The last fetch failed, or there was none."""
-        self.fetches = 0
         self.failures = 0
 
     def ask(self, key_id: KeyId) -> asyncio.Future[None] | None:
@@ -107,7 +106,6 @@ class KeyProvider:
             answer.set_result(None)
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
-        self.fetches += 1
         try:
             keyring = keyring_of_jwks(await self._read(session))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

@@ -20,13 +20,14 @@ from gateway.admission.forwarded import client_address, counted_as, is_trusted, 
 from gateway.admission.handshake import Handshake, refusal_answer
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, spread_ms, too_many_of_address, unavailable
-from gateway.admission.request import END_OF_HEAD, MalformedHead, Request, head_for_http, parse_head
+from gateway.admission.request import MalformedHead, Request, head_for_http, parse_head
 from gateway.connection import Connection, Connections
 from gateway.event_source import EventSource
 from gateway.frames import Variant
 from gateway.settings import AdmissionSettings
 from gateway.websocket import WebSocket
 from shared.bounded_http import LINGER_BYTES, LINGER_SECONDS, MAX_HEADERS, BoundedHttp
+from shared.http_head import END_OF_HEAD, find_end
 
 SOCKETS_RESERVE: Final = 100
 """Sockets above the limit of connections that may ask for HTTP routes."""
@@ -170,10 +171,8 @@ class Door(asyncio.Protocol):
         if self._is_waiting:
             self._refuse(_too_early())
             return
-        # What was searched before is not searched again, but for an end that came in two parts.
-        searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)
         head = self._head + data if self._head else data
-        end = head.find(END_OF_HEAD, searched, self._keeper.settings.max_head_bytes)
+        end = find_end(head, len(self._head), self._keeper.settings.max_head_bytes)
         if end >= 0:
             self._read(head[:end], head[end + len(END_OF_HEAD) :])
         elif len(head) >= self._keeper.settings.max_head_bytes:

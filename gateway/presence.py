@@ -20,7 +20,7 @@ from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.group import Receiver
 from gateway.hub import Hub
-from gateway.share import Share, encode_share, living, oldest_above, parse_share
+from gateway.share import Share, encode_share, living, oldest_above, readable
 from shared.backoff import Backoff
 from shared.errors import RedisError
 from shared.keys import StreamName
@@ -263,7 +263,7 @@ class Presence:
         """Close what is too many here, and have those told again who have some elsewhere."""
         notices: list[Command] = []
         for audience, flat in above:
-            shares = {replica: _readable(share) for replica, share in zip(flat[::2], flat[1::2], strict=True)}
+            shares = readable(dict(zip(flat[::2], flat[1::2], strict=True)))
             for replica, opened_us in oldest_above(self._cap, shares).items():
                 if replica == self._me:
                     for member in self._present(audience):
@@ -281,10 +281,3 @@ class Presence:
         if audience.is_idle and (anew := self._hub.find(audience.channel)) is not None:
             audience = anew
         return audience.present()
-
-
-def _readable(share: bytes) -> Share:
-    try:
-        return parse_share(share)
-    except ValueError:
-        return Share(0, ())  # none of ours

@@ -6,6 +6,7 @@ Their number, and for each when it was opened, oldest first: microseconds since 
 other for each there, so that it names the connection as well. Of more than NAMED the newest are named.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -40,13 +41,15 @@ def oldest_above(cap: int, shares: Mapping[bytes, Share]) -> dict[bytes, frozens
     return {one: frozenset(opened for opened, replica in above if replica == one) for _, one in above}
 
 
-def living(shares: Mapping[bytes, bytes], leases_ms: Mapping[bytes, float], now_ms: int) -> dict[bytes, Share]:
-    """What replicas whose lease holds have told, as far as it can be read."""
+def readable(shares: Mapping[bytes, bytes]) -> dict[bytes, Share]:
+    """Shares by replica, without those that are none of ours."""
     found = {}
     for replica, value in shares.items():
-        if leases_ms.get(replica, 0) >= now_ms:
-            try:
-                found[replica] = parse_share(value)
-            except ValueError:
-                continue
+        with contextlib.suppress(ValueError):
+            found[replica] = parse_share(value)
     return found
+
+
+def living(shares: Mapping[bytes, bytes], leases_ms: Mapping[bytes, float], now_ms: int) -> dict[bytes, Share]:
+    """What replicas whose lease holds have told, as far as it can be read."""
+    return readable({replica: value for replica, value in shares.items() if leases_ms.get(replica, 0) >= now_ms})

@@ -12,6 +12,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from shared.http_head import END_OF_HEAD, find_end
+
 HEAD_SECONDS: Final = 5
 """For a socket's request to come, body included."""
 
@@ -31,8 +33,6 @@ MAX_BODY_BYTES: Final = 65_536
 MAX_SOCKETS: Final = 32
 """On a port of its own. For one more the one goes whose request is awaited longest, so that those who
 say nothing keep nobody out; above twice as many new ones are cut off."""
-
-END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -86,9 +86,9 @@ class BoundedHttp(HttpToolsProtocol):
                 self.transport.pause_reading()
             return
         if self._head is not None and not self.transport.is_closing():
-            searched = max(0, len(self._head) - len(END_OF_HEAD) + 1)
+            searched_bytes = len(self._head)
             self._head += data
-            end = self._head.find(END_OF_HEAD, searched)
+            end = find_end(self._head, searched_bytes)
             if self._is_alone and (len(self._head) if end < 0 else end) > MAX_HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a head of at most {MAX_HEAD_BYTES} bytes")
             elif end >= 0:

@@ -30,9 +30,13 @@ def parse_address(text: str) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    return unmapped(address)
+
+
+def unmapped(address: Address) -> Address:
+    """An IPv4 address that is mapped into IPv6 as what it is; any other as it is."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def is_trusted(address: Address | None, proxies: Sequence[Network]) -> bool:

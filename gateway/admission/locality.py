@@ -2,9 +2,10 @@
 
 import re
 from http import HTTPStatus
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Final
 
+from gateway.admission.forwarded import unmapped
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
 from gateway.close_codes import CloseCode
@@ -60,9 +61,6 @@ def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        address = ip_address(host)
+        return unmapped(ip_address(host)).is_loopback
     except ValueError:
         return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback

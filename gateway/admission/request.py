@@ -7,13 +7,12 @@ before a colon, no control characters.
 import re
 from typing import Final, NamedTuple
 
-END_OF_HEAD: Final = b"\r\n\r\n"
+from shared.http_head import END_OF_HEAD
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])")
 # One way to match only: white space around the value is in it and stripped afterwards. A pattern of
 # two parts that both take spaces would try them all, a second for a head full of them.
 _HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
-
 
 _OF_THE_CONNECTION: Final = frozenset((b"connection", b"proxy-connection", b"upgrade"))
 

@@ -1,6 +1,7 @@
 """Fixtures of the unit tests: what hypothesis may do, and a real server of the Redis protocol."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -34,6 +35,21 @@ async def redis(valkey: Process) -> AsyncIterator[Link]:
     await link.call("FLUSHALL", timeout_seconds=5)
     yield link
     link.close()
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis-server"])
+def each_server(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of a server of each kind, for what depends on it: scripts."""
+    binary = None if request.param == "valkey" else shutil.which(request.param)
+    if request.param != "valkey" and binary is None:
+        pytest.skip("no redis-server on this machine")
+    processes = Processes()
+    try:
+        server = add_valkey(processes, binary=binary).start()
+        asyncio.run(server.wait_until_ready())
+        yield server.port
+    finally:
+        processes.close()
 
 
 @pytest.fixture

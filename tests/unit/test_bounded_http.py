@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request, Response
 from harness.waiting import eventually
+from http_client import connect, exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import ScriptedTransport
@@ -45,23 +46,6 @@ async def server() -> AsyncIterator[HttpServer]:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not served.server_state.connections
-
-
-async def connect(server: HttpServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
-
-
-async def exchange(server: HttpServer, *parts: bytes) -> bytes:
-    """Everything that is answered to parts sent one after the other, up to the end."""
-    reader, writer = await connect(server)
-    try:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0)
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
 
 
 def status(said: bytes) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from harness.waiting import eventually
+from http_client import connect, exchange
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import PONG, ScriptedTransport, client_frame, close_of
@@ -365,24 +366,6 @@ async def server() -> AsyncIterator[tuple[HttpServer, House]]:
     assert not served.server_state.connections
 
 
-def port_of(server: HttpServer) -> int:
-    port: int = server.servers[0].sockets[0].getsockname()[1]
-    return port
-
-
-async def exchange(server: HttpServer, *parts: bytes) -> bytes:
-    """Everything that is answered to parts sent one after the other, up to the end."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-    try:
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(0)
-        return await asyncio.wait_for(reader.read(), 10)
-    finally:
-        writer.close()
-
-
 async def test_other_paths_are_served_by_fastapi_and_the_socket_closes(server: tuple[HttpServer, House]) -> None:
     said = await exchange(server[0], b"GET /hello?name=ann HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
     head, _, body = said.partition(b"\r\n\r\n")
@@ -471,7 +454,7 @@ async def test_odd_requests_are_answered_and_forgotten(
 
 async def test_both_kinds_of_clients_come_to_one_port(server: tuple[HttpServer, House]) -> None:
     served, house = server
-    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(served))
+    reader, writer = await connect(served)
     writer.write(HANDSHAKE)
     await eventually(lambda: house.connections.joining == 1, "the handshake")
     house.subscribe()
@@ -493,7 +476,7 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(server: tuple[Ht
 async def test_sockets_served_by_uvicorn_count(server: tuple[HttpServer, House]) -> None:
     served, house = server
     house.keeper._limit = 1 - SOCKETS_RESERVE
-    _, writer = await asyncio.open_connection("127.0.0.1", port_of(served))
+    _, writer = await connect(served)
     writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
     await eventually(lambda: len(served.server_state.connections) == 1, "uvicorn to have the socket")
     assert (await exchange(served, b"")).startswith(b"HTTP/1.1 503 ")

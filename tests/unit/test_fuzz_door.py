@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from test_door import HANDSHAKE, House
 from websockets.server import ServerProtocol
 
-from gateway.admission.request import END_OF_HEAD, parse_head
+from gateway.admission.request import parse_head
 from gateway.connection import Connection
 from gateway.door import LINGER_SECONDS, Door
 from shared.errors import InvalidUserId
+from shared.http_head import END_OF_HEAD
 from shared.users import validate_user_id
 
 HOP_BY_HOP = (b"connection", b"proxy-connection", b"upgrade")

@@ -14,8 +14,9 @@ import pytest
 from fastapi import FastAPI, Request
 from harness.certificates import Authority
 from harness.waiting import eventually
+from http_client import port_of
 from loops import LOOPS, run_on
-from test_door import HANDSHAKE, OFFERING, House, port_of
+from test_door import HANDSHAKE, OFFERING, House
 
 from gateway.door import REFUSALS_RESERVE, SOCKETS_RESERVE
 from gateway.tls import WRITE_BUFFER_BYTES, TlsPort

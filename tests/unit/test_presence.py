@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -14,8 +13,8 @@ from harness.waiting import eventually
 from scripted import ScriptedMember, SeatingHub
 
 import gateway.presence
-from demo.process import Process, Processes
-from demo.valkey import add_valkey, redis_url
+from demo.process import Process
+from demo.valkey import redis_url
 from gateway.close_codes import CloseCode
 from gateway.presence import KEEP_SECONDS, USERS_AT_ONCE, Presence
 from gateway.share import NAMED, Share
@@ -476,24 +475,9 @@ async def test_who_came_and_went_while_redis_takes_nothing_is_not_kept(street: S
 # presence.lua, on each kind of server
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis-server"])
-def server(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server of this kind."""
-    binary = None if request.param == "valkey" else shutil.which(request.param)
-    if request.param != "valkey" and binary is None:
-        pytest.skip("no redis-server on this machine")
-    processes = Processes()
-    try:
-        process = add_valkey(processes, binary=binary).start()
-        asyncio.run(process.wait_until_ready())
-        yield process.port
-    finally:
-        processes.close()
-
-
 @pytest.fixture
-def client(server: int) -> Iterator[Any]:
-    with contextlib.closing(redis.Redis(port=server)) as client:
+def client(each_server: int) -> Iterator[Any]:
+    with contextlib.closing(redis.Redis(port=each_server)) as client:
         client.flushall()
         yield client
 

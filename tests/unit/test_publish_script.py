@@ -1,16 +1,12 @@
 """The relay's scripts on real servers: Valkey, and Redis when this machine has one."""
 
-import asyncio
 import contextlib
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
 
-from demo.process import Processes
-from demo.valkey import add_valkey
 from relay.publisher import Script
 from shared.keys import GLOBAL, Keys, StreamName
 from shared.message import encode_body, parse_message
@@ -25,21 +21,6 @@ TYPES = {RISK: "risk_alert", ORDERS: "order_executed", REGIME: "regime_change"}
 
 Message = tuple[str, int]
 Hash = dict[bytes, bytes]
-
-
-@pytest.fixture(scope="module", params=["valkey", "redis-server"])
-def server(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The port of a server of this kind."""
-    binary = None if request.param == "valkey" else shutil.which(request.param)
-    if request.param != "valkey" and binary is None:
-        pytest.skip("no redis-server on this machine")
-    processes = Processes()
-    try:
-        valkey = add_valkey(processes, binary=binary).start()
-        asyncio.run(valkey.wait_until_ready())
-        yield valkey.port
-    finally:
-        processes.close()
 
 
 class Bucket:
@@ -105,8 +86,8 @@ class Bucket:
 
 
 @pytest.fixture
-def client(server: int) -> Iterator["redis.Redis[bytes]"]:
-    with contextlib.closing(redis.Redis(port=server)) as client:
+def client(each_server: int) -> Iterator["redis.Redis[bytes]"]:
+    with contextlib.closing(redis.Redis(port=each_server)) as client:
         client.config_set("maxmemory", "0")
         client.flushall()
         yield client

@@ -33,6 +33,10 @@ DUE_BYTES_LOW: Final = DUE_BYTES_HIGH // 2
 LINGER_SECONDS: Final = 10
 """A stream whose last client has left stays subscribed for this long: clients come back."""
 
+LINGERING_MOST: Final = 10_000
+"""Streams that stay so, about 10 MB; above it those go that were left longest ago. Every new user's is
+subscribed, and a crowd may bring one after the other."""
+
 COMPARED_SECONDS: Final = 45
 """How old a stream's comparison with Redis may be for its place to be told in a heartbeat: one and a half
 times what it takes to compare all (gateway.subscription), which is 30 s for up to COMPARED_STREAMS."""
@@ -61,7 +65,7 @@ class Hub:
     def __init__(self, keys: Keys, heartbeat_seconds: int = 15) -> None:
         self._keys = keys
         self._audiences: dict[bytes, Audience] = {}
-        self._wanted: list[Audience] = []
+        self._wanted: dict[Audience, None] = {}
         self._idle: dict[Audience, int] = {}
         # Audiences by the second of the period in which their clients get a heartbeat.
         self._beats: list[set[Audience]] = [set() for _ in range(heartbeat_seconds)]
@@ -136,7 +140,11 @@ class Hub:
         audience.leave(member)
         self.everyone.leave(member)
         if audience.is_idle:
-            self._idle[audience] = self._second + LINGER_SECONDS
+            if audience in self._wanted:
+                del self._wanted[audience]  # Redis was not asked for it yet
+                self._forget(audience)
+            else:
+                self._idle[audience] = self._second + LINGER_SECONDS
         if member.opened_us:
             self.on_changed(audience)
 
@@ -167,7 +175,7 @@ class Hub:
         audience = self._audiences.get(channel)
         if audience is None:
             audience = self._audiences[channel] = Audience(name, channel.decode())
-            self._wanted.append(audience)
+            self._wanted[audience] = None
             if not name.is_global:
                 # Any second will do, as long as those who came together are spread.
                 self._beats[hash(channel) % len(self._beats)].add(audience)
@@ -192,7 +200,7 @@ class Hub:
 
     def forget_wanted(self, buckets: Container[str] | None = None) -> None:
         """All audiences of these buckets (None: of all) are about to be subscribed anyway."""
-        self._wanted = [audience for audience in self._wanted if not _is_in(audience, buckets)]
+        self._wanted = {audience: None for audience in self._wanted if not _is_in(audience, buckets)}
 
     @property
     def stream_count(self) -> int:
@@ -202,8 +210,8 @@ class Hub:
         """The streams of these buckets (None: of all) to be subscribed that were not given before,
         at most `limit`."""
         wanted = list(itertools.islice((one for one in self._wanted if _is_in(one, buckets)), limit))
-        taken = set(wanted)
-        self._wanted = [audience for audience in self._wanted if audience not in taken]
+        for audience in wanted:
+            del self._wanted[audience]
         return wanted
 
     def take_unwanted(self, buckets: Container[str] | None = None) -> list[Audience]:
@@ -212,11 +220,14 @@ class Hub:
         unwanted = [audience for audience in self._idle_long_enough() if _is_in(audience, buckets)]
         for audience in unwanted:
             del self._idle[audience]
-            channel = audience.channel.encode()
-            del self._audiences[channel]
-            self.unsettled.pop(audience, None)
-            self._beats[hash(channel) % len(self._beats)].discard(audience)
+            self._forget(audience)
         return unwanted
+
+    def _forget(self, audience: Audience) -> None:
+        channel = audience.channel.encode()
+        del self._audiences[channel]
+        self.unsettled.pop(audience, None)
+        self._beats[hash(channel) % len(self._beats)].discard(audience)
 
     def tick(self, second: int) -> None:
         """Take the time; have heartbeats written; wake the subscriber when there is something to drop."""
@@ -228,8 +239,9 @@ class Hub:
 
     def _idle_long_enough(self) -> Iterator[Audience]:
         """Those are the first: streams are noted in the order in which they become idle."""
-        for audience, until in self._idle.items():
-            if until > self._second:
+        too_many = len(self._idle) - LINGERING_MOST
+        for place, (audience, until) in enumerate(self._idle.items()):
+            if until > self._second and place >= too_many:
                 return
             yield audience
 

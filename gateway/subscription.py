@@ -185,8 +185,9 @@ class Subscription:
             if loop.time() >= probe_at:
                 await self._probe(link)
                 probe_at = loop.time() + PROBE_SECONDS
-            while wanted := self._hub.take_wanted(STREAMS_AT_ONCE, self.buckets):
+            if wanted := self._hub.take_wanted(STREAMS_AT_ONCE, self.buckets):
                 await self._join(link, wanted)
+                self._wake.set()  # there may be more; but what else is to be done has its turn between
             if unwanted := self._hub.take_unwanted(self.buckets):
                 await self._drop(link, unwanted)
             if loop.time() >= compare_at:

@@ -2,8 +2,8 @@
 // usage: attack PORT N FIRST_FILE [THEN_FILE REPEAT]
 //   FIRST_FILE: sent on connecting; "########" in it becomes a number of the socket's own.
 //   THEN_FILE:  sent REPEAT times after an answer of 101.
-// environment: DRIP_MS (FIRST a byte at a time), THEN_MS (a pause after each THEN), DROP (close once FIRST is sent),
-//   NOREAD (never read), REOPEN_MS (a pause before a socket is opened again).
+// environment: DRIP_MS (FIRST a byte at a time), THEN_MS (a pause after each THEN), DROP (close: 1 once FIRST is sent,
+//   2 once it is answered), NOREAD (never read), REOPEN_MS (a pause before a socket is opened again).
 // Prints one line of JSON: sockets opened, those that were cut off without a word, answers by HTTP status,
 // close frames by code, sockets with more than one answer, bytes sent.
 #define _GNU_SOURCE
@@ -63,7 +63,7 @@ static void end(sock *s) {
     close(s->fd);
     if (s->status) statuses[s->status]++;
     if (s->code) codes[s->code < 5000 ? s->code : 0]++;
-    if (!s->status && !drop) cut++;
+    if (!s->status && drop != 1) cut++;
     if (s->answers > 1) doubles++;
     s->state = IDLE; s->due = now_ms() + reopen;
 }
@@ -83,7 +83,7 @@ static void write_some(sock *s) {
         char own[9]; const char *data = first; char *copy = 0;
         if (mark != (size_t)-1 && !s->sent) { copy = malloc(first_size); memcpy(copy, first, first_size); snprintf(own, 9, "%08d", s->number % 100000000); memcpy(copy + mark, own, 8); data = copy; }
         int done = push(s, data, first_size); free(copy);
-        if (done < 0 || (done && drop)) { end(s); return; }
+        if (done < 0 || (done && drop == 1)) { end(s); return; }
         if (done) { s->state = ANSWER; s->sent = 0; s->due = 0; }
         watch(s, EPOLL_CTL_MOD, EPOLLIN | EPOLLRDHUP | (done || drip ? 0 : EPOLLOUT));
     } else if (s->state == THEN) {
@@ -123,6 +123,7 @@ static void read_some(sock *s) {
         if (s->status != 101) for (char *p = (char *)buffer; (p = strstr(p, "HTTP/1.1 ")); p++) s->answers++;
         if (!s->status && n > 12) {
             s->status = atoi((char *)buffer + 9) % 1000;
+            if (drop) { end(s); return; }
             if (s->status == 101) {
                 unsigned char *rest = (unsigned char *)strstr((char *)buffer, "\r\n\r\n"); if (!rest) continue;
                 n -= rest + 4 - buffer; data = rest + 4;

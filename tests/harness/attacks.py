@@ -48,6 +48,7 @@ class Attack:
     may_be_cut: bool = False
     """Without a word, that is."""
     needs_files: int = 1_000
+    seconds: float = 3.0
 
 
 def _told(*numbers: int) -> frozenset[int]:
@@ -124,6 +125,19 @@ FRAMES = {
         head("/events?user_id={user}"), 500, options={"NOREAD": 1, "REOPEN_MS": 1_000}, statuses=_told(200)
     ),
 }  # fmt: skip
+
+CROWDS = {
+    "new users that drop before they are answered": Attack(
+        _WS, 512, options={"DROP": 1}, may_be_cut=True, seconds=15
+    ),
+    "new users that drop once they are answered": Attack(
+        _WS, 512, options={"DROP": 2}, statuses=_told(101), seconds=15
+    ),
+    "event streams of new users": Attack(
+        head(f"/events?user_id=eve-{USER}"), 512, options={"DROP": 2}, statuses=_told(200), seconds=15
+    ),
+}  # fmt: skip
+"""Longer than streams stay subscribed that nobody has any more."""
 
 
 class Attacker:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from harness.attacks import FRAMES, HEADS, Attack, Attacker
+from harness.attacks import CROWDS, FRAMES, HEADS, Attack, Attacker
 from harness.latency import ANY_NUMBER, Feed, needs_cc, open_files, p99_ms
 from harness.stage import Stage
 from harness.waiting import eventually
@@ -68,7 +68,7 @@ async def attacked(stage: Stage, gateway: Process, name: str, attack: Attack) ->
     @contextlib.asynccontextmanager
     async def going_on() -> AsyncIterator[None]:
         async with watch, attacker:
-            await asyncio.sleep(SECONDS)
+            await asyncio.sleep(attack.seconds)
             await eventually(lambda: watch.gets_in, f"a new client to be let in during {name}", seconds=15)
         yield
 
@@ -111,7 +111,7 @@ async def _metrics(stage: Stage, service: Process, port: str) -> bool:
 @needs_cc
 @pytest.mark.alone
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("attacks", [HEADS, FRAMES], ids=["heads", "frames"])
+@pytest.mark.parametrize("attacks", [HEADS, FRAMES, CROWDS], ids=["heads", "frames", "crowds"])
 async def test_an_attacker_is_refused_and_nobody_else_notices(stage: Stage, attacks: dict[str, Attack]) -> None:
     env = ANY_NUMBER | {"MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
     relay, gateway = stage.add_relay(), stage.add_gateway(env=env)

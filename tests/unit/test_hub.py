@@ -440,9 +440,38 @@ async def test_a_stream_nobody_waited_for_is_dropped_too() -> None:
     replica = Replica()
     member = ScriptedMember()
     replica.hub.join(member, "ann")
+    replica.hub.take_wanted(10)
     replica.hub.leave(member)
     replica.hub.tick(LINGER_SECONDS)
     assert [audience.name.name for audience in replica.hub.take_unwanted()] == ["ann"]
+
+
+async def test_a_stream_whose_clients_have_left_before_it_was_subscribed_is_forgotten_at_once() -> None:
+    replica = Replica()
+    first, second = ScriptedMember(), ScriptedMember()
+    replica.hub.join(first, "ann")
+    replica.hub.join(second, "ann")
+    replica.hub.leave(first)
+    assert replica.hub.stream_count == 2
+    replica.hub.leave(second)
+    assert replica.hub.stream_count == 1
+    assert [audience.name.name for audience in replica.hub.take_wanted(10)] == ["global"]
+    replica.hub.tick(LINGER_SECONDS)
+    assert replica.hub.take_unwanted() == []
+
+
+async def test_of_a_crowd_that_has_left_the_last_streams_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.hub, "LINGERING_MOST", 3)
+    replica = Replica()
+    for member in [replica.join(f"u{number}") for number in range(5)]:
+        replica.hub.leave(member)
+    replica.wanted_times = 0
+    replica.hub.tick(1)
+    assert replica.wanted_times == 1
+    assert [audience.name.name for audience in replica.hub.take_unwanted()] == ["u0", "u1"]
+    assert replica.hub.take_unwanted() == []
+    replica.hub.tick(LINGER_SECONDS)
+    assert [audience.name.name for audience in replica.hub.take_unwanted()] == ["u2", "u3", "u4"]
 
 
 async def test_the_stream_of_everyone_is_never_dropped() -> None:

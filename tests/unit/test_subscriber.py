@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -104,6 +105,29 @@ async def test_a_stream_is_unsubscribed_some_time_after_its_last_client(replica:
     again = await replica.connect("ann")
     assert await listeners() == 1
     replica.hub.leave(again)
+
+
+async def test_while_new_users_come_without_end_streams_are_dropped_and_the_link_is_proven(
+    replica: Replica, redis: Link, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch takes so long that the next one has come meanwhile."""
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.2)
+    ann = await replica.connect("ann")
+
+    async def come() -> None:
+        for number in itertools.count():
+            replica.hub.join(ScriptedMember(), f"new-{number}")
+            await asyncio.sleep(0)
+
+    crowd = asyncio.create_task(come())
+    try:
+        replica.hub.leave(ann)
+        replica.hub.tick(LINGER_SECONDS)
+        await eventually(lambda: replica.hub.find(KEYS.live(stream("ann"))) is None, "the stream to be dropped")
+        await publisher.beat(heard=False)
+        await eventually(lambda: replica.subscriber.is_deaf, "the link to be found deaf")
+    finally:
+        crowd.cancel()
 
 
 async def test_redis_that_is_not_there_yet_is_waited_for(settings: RedisSettings, redis: Link) -> None:

@@ -1,6 +1,6 @@
 """What one replica delivers, accepts and holds, beside a bare C loop of `send` in the same run.
 
-    python -m bench.gateway [fanout|connects|all]
+    python -m bench.gateway [fanout|connects|tokens|all]
 
 Server on one core; Redis, publisher and load client on the other. Figures are per second of the
 server's own CPU time, so that a busy machine changes them little; trust the ratios.
@@ -11,6 +11,8 @@ import os
 import statistics
 import sys
 import time
+
+import jwt
 
 from bench.tools import CLIENT_CORE, SERVER_CORE, LoadClient, build, cpu_seconds, pin, resident_bytes
 from demo.ports import free_port
@@ -29,6 +31,9 @@ ROUNDS = 3
 TOPICS = ("regime-events", "alert-events", "risk-events", "execution-events")
 IDLE = 10_000
 """Connections of the memory and handshake measurements."""
+HANDSHAKES = 5_000
+"""With and without a token, by turns."""
+SECRET = "a secret of a benchmark, 32 bytes or more"
 
 
 class Publisher:
@@ -131,6 +136,27 @@ async def connects(gateway: Process) -> None:
         )
 
 
+async def tokens(with_none: Process, with_jwt: Process) -> None:
+    """What a token of HS256 adds to a handshake of the same user, in CPU time of the replica."""
+    now = int(time.time())
+    token = jwt.encode({"sub": "ann", "iat": now, "exp": now + 3600}, SECRET, "HS256")
+    headers = f"Authorization: Bearer {token}\r\n"
+    costs: dict[Process, list[float]] = {with_none: [], with_jwt: []}
+    for _ in range(ROUNDS + 2):
+        for gateway, found in costs.items():
+            used = cpu_seconds(gateway.pid)
+            # The header goes to both: to read it is no part of authentication.
+            async with LoadClient(gateway.port, "/ws?user_id=ann", HANDSHAKES, 3600, at_once=256, headers=headers):
+                found.append((cpu_seconds(gateway.pid) - used) / HANDSHAKES * 1e6)
+            await asyncio.sleep(1)  # they leave
+    for name, found in (("without a token", costs[with_none]), ("with a token of HS256", costs[with_jwt])):
+        sys.stdout.write(
+            f"a handshake {name}: {statistics.median(found):.0f} microseconds ({min(found):.0f} to {max(found):.0f})\n"
+        )
+    added = [jwt_ - none for none, jwt_ in zip(*costs.values(), strict=True)]
+    sys.stdout.write(f"a token adds {statistics.median(added):.0f} ({min(added):.0f} to {max(added):.0f})\n")
+
+
 async def fill_life(link: Link) -> None:
     """Let the buckets know of as many partitions as four topics of four have: a replica reads them."""
     names = [f"n:{topic}/{number}" for topic in TOPICS for number in range(4)]
@@ -148,6 +174,20 @@ async def main(what: str) -> None:
         pin(gateway.pid, SERVER_CORE)
         link = await Link.connect(RedisAddress.from_url(redis_url(valkey)), name="bench", timeout_seconds=5)
         try:
+            if what in ("tokens", "all"):
+                both = [
+                    add_gateway(
+                        processes,
+                        redis=redis_url(valkey),
+                        name=mode,
+                        env={**env, "MAX_CONNECTIONS_PER_USER": "0", "AUTH_MODE": mode, **more},
+                    )
+                    for mode, more in (("none", {}), ("jwt", {"JWT_SECRET": SECRET}))
+                ]
+                for one in both:
+                    await one.start().wait_until_ready()
+                    pin(one.pid, SERVER_CORE)
+                await tokens(*both)
             await fill_life(link)
             if what in ("connects", "all"):
                 await connects(gateway)

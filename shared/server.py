@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import socket
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -15,6 +17,11 @@ SHUTDOWN_SECONDS: Final = 3
 """For requests in progress when the server ends."""
 
 
+UNSENT_BYTES: Final = 131_072
+"""Of a socket, that the system may hold before a transport has to. By itself it takes up to 4 MB: memory
+for each client that does not read, and seconds for a ping behind it to reach one that reads slowly."""
+
+
 class HttpServer(Server):
     """A uvicorn server that leaves signals alone: uvicorn's own handlers would end the process
     with the signal instead of an exit code, and before it had drained."""
@@ -22,6 +29,14 @@ class HttpServer(Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                # Handed on to each socket that is accepted. uvloop's sockets have no options: a copy has.
+                with socket.socket(fileno=os.dup(listening.fileno())) as same:
+                    same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def run_until_cancelled(self) -> None:
         """Serve; on cancellation stop accepting, let requests in progress finish, and return.

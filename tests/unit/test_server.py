@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from typing import cast
 
 import aiohttp
 import pytest
@@ -11,7 +12,7 @@ from fastapi import FastAPI
 from harness.waiting import eventually
 
 from shared.runner import run
-from shared.server import HttpServer, http_server
+from shared.server import UNSENT_BYTES, HttpServer, http_server
 
 
 def app() -> FastAPI:
@@ -57,6 +58,43 @@ async def test_a_request_in_progress_is_finished() -> None:
         assert await (await request).json() == "slow"
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("on", ["asyncio", "uvloop"])
+def test_what_a_socket_has_not_sent_yet_is_bounded(on: str) -> None:
+    """Or a ping waits behind 4 MB that the system holds for who reads slowly."""
+
+    class Talker(asyncio.Protocol):
+        written_bytes = 0
+        is_full = False
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.WriteTransport, transport)  # uvloop's own is no subclass of it
+            self.talk()
+
+        def talk(self) -> None:
+            if not Talker.is_full:
+                self.transport.write(bytes(8_192))
+                Talker.written_bytes += 8_192
+                asyncio.get_running_loop().call_later(0.001, self.talk)
+
+        def pause_writing(self) -> None:
+            Talker.is_full = True
+
+    async def talk() -> None:
+        server = http_server(app(), "127.0.0.1", 0, protocol=lambda *_, **__: Talker())
+        task, url = await started(server)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", int(url.rpartition(":")[2])))
+            await eventually(lambda: Talker.is_full, "the socket to be full", seconds=30)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    (run if on == "uvloop" else asyncio.run)(talk())
+    assert Talker.written_bytes < 3 * UNSENT_BYTES + 65_536
 
 
 @pytest.mark.parametrize("on", ["asyncio", "uvloop"])

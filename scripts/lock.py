@@ -19,13 +19,34 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 # Each lock holds the ones before it, so that one environment serves all.
 EXTRAS: dict[str, tuple[str, ...]] = {"runtime": (), "demo": ("demo",), "dev": ("demo", "dev")}
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)( ; .+)?")
+_HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
+
+
+def entries(lock: str) -> list[list[str]]:
+    """A lock file's text as requirements, each with the options that follow it, read as pip reads it."""
+    # A line of comment ends with it; others that end in a backslash go on, and a comment hides the rest.
+    lock = re.sub(r"(?m)^[ \t]*#.*", "", lock).replace("\\\n", " ")
+    lines = (re.sub(r"\s#.*", "", line) for line in lock.splitlines())
+    return [re.split(r" (?=-)", " ".join(line.split())) for line in lines if line.strip()]
 
 
 def pins(lock: str) -> dict[str, str]:
     """The version of each package in a lock file's text, by canonical name."""
-    found = (_PIN.match(line) for line in lock.splitlines())
+    found = (_PIN.fullmatch(requirement) for requirement, *_ in entries(lock))
     return {canonicalize_name(match[1]): match[2] for match in found if match}
+
+
+def unpinned(lock: str) -> list[str]:
+    """What in a lock file's text is not `name==version` with sha256 hashes and nothing else, one line each."""
+    found = []
+    for requirement, *options in entries(lock):
+        if not _PIN.fullmatch(requirement):
+            found.append(f"{requirement} is not name==version")
+        elif not options:
+            found.append(f"{requirement} has no hash")
+        found += [f"{requirement} has {option}" for option in options if not _HASH.fullmatch(option)]
+    return found
 
 
 def problems(pyproject: str, locks: dict[str, str]) -> list[str]:
@@ -45,10 +66,8 @@ def problems(pyproject: str, locks: dict[str, str]) -> list[str]:
                 found.append(f"{name}: {requirement.name} is not in it")
             elif not requirement.specifier.contains(version, prereleases=True):
                 found.append(f"{name}: {requirement.name} is {version}, pyproject.toml wants {requirement.specifier}")
-        # A pin and its hashes are one logical line, continued with backslashes.
-        entries = ((entry, _PIN.match(entry)) for entry in re.split(r"(?<!\\)\n", lock))
-        found += [f"{name}: {pin[1]} has no hash" for entry, pin in entries if pin and "--hash=sha256:" not in entry]
-        if "://" in lock or re.search(r"^\s*--(index|extra|find|trusted)", lock, re.MULTILINE):
+        found += [f"{name}: {line}" for line in unpinned(lock)]
+        if "://" in lock:
             found.append(f"{name}: names an address")
         if name != "runtime":
             smaller = pins(locks["runtime" if name == "demo" else "demo"])

@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from shared.settings import Settings
 
@@ -59,8 +58,8 @@ def render(classes: Iterable[type[Settings]]) -> str:
 
 
 def _value(field: FieldInfo) -> str:
-    default: Any = field.default
-    if default is None or default is PydanticUndefined or (isinstance(default, Mapping) and not default):
+    default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
+    if default is None or (isinstance(default, Mapping) and not default):
         return ""
     if isinstance(default, SecretStr):
         return default.get_secret_value()

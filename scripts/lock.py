@@ -2,15 +2,19 @@
 
 python -m scripts.lock             make them anew from pyproject.toml (needs uv and a package index)
 python -m scripts.lock --upgrade   ... with the newest versions that pyproject.toml allows
-python -m scripts.lock --check     say whether they fit pyproject.toml (needs neither)
+python -m scripts.lock --check     say whether they fit pyproject.toml, and that what the code imports (needs neither)
 """
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import packages_distributions
+from pathlib import Path, PurePath
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 # Each lock holds the ones before it, so that one environment serves all.
 EXTRAS: dict[str, tuple[str, ...]] = {"runtime": (), "demo": ("demo",), "dev": ("demo", "dev")}
+# The lock whose packages the code of a folder may import; that of the other folders is dev.
+LOCKS = {"gateway": "runtime", "relay": "runtime", "shared": "runtime", "deploy": "runtime", "demo": "demo"}
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)( ; .+)?")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
@@ -55,13 +61,8 @@ def problems(pyproject: str, locks: dict[str, str]) -> list[str]:
     found = []
     for name, lock in locks.items():
         pinned = pins(lock)
-        wanted = [*project["dependencies"]]
-        for extra in EXTRAS[name]:
-            wanted += project["optional-dependencies"][extra]
-        for requirement in map(Requirement, wanted):
+        for requirement in _declared(project, name):
             version = pinned.get(canonicalize_name(requirement.name))
-            if canonicalize_name(requirement.name) == canonicalize_name(project["name"]):
-                continue
             if version is None:
                 found.append(f"{name}: {requirement.name} is not in it")
             elif not requirement.specifier.contains(version, prereleases=True):
@@ -75,6 +76,58 @@ def problems(pyproject: str, locks: dict[str, str]) -> list[str]:
                 if pinned.get(package) != version:
                     found.append(f"{name}: {package} is {pinned.get(package)}, in the smaller lock {version}")
     return found
+
+
+def undeclared(pyproject: str, sources: Mapping[str, str], providers: Mapping[str, Iterable[str]]) -> list[str]:
+    """Imports that pyproject.toml does not allow, one line each.
+
+    `sources` are the texts of all Python files by path, `providers` the packages that bring each module.
+    """
+    project = tomllib.loads(pyproject)
+    # Where this repository's own modules are found: its root, and what only tests search.
+    own: dict[str, str] = {}
+    for folder in project["tool"]["pytest"]["ini_options"]["pythonpath"]:
+        for path in map(PurePath, sources):
+            if path.is_relative_to(folder):
+                own.setdefault(path.relative_to(folder).parts[0].removesuffix(".py"), _lock_of(path))
+    found = []
+    for file, text in sources.items():
+        name = _lock_of(PurePath(file))
+        declared = {canonicalize_name(requirement.name) for requirement in _declared(project["project"], name)}
+        for module in sorted(set(_imported(text)) - sys.stdlib_module_names):
+            if module in own:
+                allowed = set(EXTRAS[own[module]]) <= set(EXTRAS[name])
+            else:
+                allowed = any(canonicalize_name(package) in declared for package in providers.get(module, ()))
+            if not allowed:
+                found.append(f"{file} imports {module}, which is not declared for {name}")
+    return found
+
+
+def _declared(project: Mapping[str, Any], name: str) -> list[Requirement]:
+    """The direct dependencies that a lock is made of."""
+    texts = [*project["dependencies"]]
+    for extra in EXTRAS[name]:
+        texts += project["optional-dependencies"][extra]
+    requirements = map(Requirement, texts)
+    return [one for one in requirements if canonicalize_name(one.name) != canonicalize_name(project["name"])]
+
+
+def _lock_of(path: PurePath) -> str:
+    return LOCKS.get(path.parts[0], "dev")
+
+
+def _imported(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+
+
+def python_files() -> dict[str, str]:
+    """The text of each Python file of this repository, by path."""
+    return {str(path.relative_to(ROOT)): path.read_text() for path in sorted(ROOT.glob("[!.]*/**/*.py"))}
 
 
 def make(upgrade: bool) -> None:
@@ -95,10 +148,12 @@ def make(upgrade: bool) -> None:
 def main(arguments: list[str]) -> None:
     if "--check" not in arguments:
         make("--upgrade" in arguments)
+    pyproject = (ROOT / "pyproject.toml").read_text()
     locks = {name: (FOLDER / f"{name}.txt").read_text() for name in EXTRAS}
-    found = problems((ROOT / "pyproject.toml").read_text(), locks)
-    if found:
+    if found := problems(pyproject, locks):
         sys.exit("\n".join(["The locks do not fit pyproject.toml (make lock):", *found]))
+    if found := undeclared(pyproject, python_files(), packages_distributions()):
+        sys.exit("\n".join(["pyproject.toml does not fit what the code imports:", *found]))
 
 
 if __name__ == "__main__":

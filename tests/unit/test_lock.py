@@ -1,8 +1,10 @@
-"""scripts/lock.py: what it finds wrong with locks."""
+"""scripts/lock.py: what it finds wrong with locks, and with what the code imports."""
+
+from importlib.metadata import packages_distributions
 
 import pytest
 
-from scripts.lock import EXTRAS, FOLDER, ROOT, pins, problems, unpinned
+from scripts.lock import EXTRAS, FOLDER, ROOT, pins, problems, python_files, undeclared, unpinned
 
 PYPROJECT = """
 [project]
@@ -11,6 +13,8 @@ dependencies = ["a>=1,<2"]
 [project.optional-dependencies]
 demo = ["b==2.*"]
 dev = ["it[demo]", "c>=3"]
+[tool.pytest.ini_options]
+pythonpath = [".", "tests/unit"]
 """
 
 
@@ -89,3 +93,48 @@ def test_a_line_that_pins_nothing_is_told(line: str, problem: str) -> None:
 @pytest.mark.parametrize("line", ["d==1.0", "d.e_f-g==1!2.0.post1+cpu", "d==1.0 ; sys_platform != 'win32'"])
 def test_a_pin_with_hashes_is_no_problem(line: str) -> None:
     assert unpinned(f"{line} \\\n    {HASH} \\\n    {HASH}\n    # via a\n") == []
+
+
+def test_the_code_in_the_repository_imports_what_is_declared() -> None:
+    sources = python_files()
+    assert {"gateway/door.py", "demo/stack.py", "scripts/lock.py", "tests/unit/test_lock.py"} <= set(sources)
+    assert undeclared((ROOT / "pyproject.toml").read_text(), sources, packages_distributions()) == []
+
+
+# `a` brings the modules `a` and `a_more`; `t` is only there because `a` needs it.
+PROVIDERS = {"a": ["A"], "a_more": ["other", "a"], "b": ["b"], "c": ["c"], "t": ["t"]}
+OWN = dict.fromkeys(["gateway/app.py", "shared/keys.py", "demo/live.py", "scripts/lock.py", "tests/unit/helper.py"], "")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("gateway/it.py", "import os, a.part, shared.keys\nfrom a_more import x\nfrom . import b\nfrom .c import d"),
+        ("demo/it.py", "import a, b, gateway.app"),
+        ("tests/unit/it.py", "import a, b, c, demo, gateway, helper, scripts.lock"),
+        ("bench/it.py", "import a, b, c"),
+    ],
+)
+def test_what_is_declared_may_be_imported(file: str, text: str) -> None:
+    assert undeclared(PYPROJECT, {**OWN, file: text}, PROVIDERS) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "module", "lock"),
+    [
+        ("gateway/it.py", "import os, a, t", "t", "runtime"),
+        ("relay/it.py", "from b.part import x", "b", "runtime"),
+        ("shared/deep/it.py", "def f():\n    import c", "c", "runtime"),
+        ("deploy/it.py", "import unknown", "unknown", "runtime"),
+        ("gateway/it.py", "import demo.live", "demo", "runtime"),
+        ("gateway/it.py", "import helper", "helper", "runtime"),
+        ("demo/it.py", "import c", "c", "demo"),
+        ("demo/it.py", "from scripts import lock", "scripts", "demo"),
+        ("scripts/it.py", "import t", "t", "dev"),
+        ("tests/unit/it.py", "from t import x", "t", "dev"),
+        ("bench/it.py", "import t as b", "t", "dev"),
+    ],
+)
+def test_what_is_not_declared_is_told(file: str, text: str, module: str, lock: str) -> None:
+    problem = f"{file} imports {module}, which is not declared for {lock}"
+    assert undeclared(PYPROJECT, {**OWN, file: text}, PROVIDERS) == [problem]

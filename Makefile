@@ -7,7 +7,7 @@ IN_VENV := .venv/bin/python -m
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test soak check lint fmt lock
+.PHONY: help setup setup-demo demo test soak check lint audit fmt lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/    make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -31,7 +31,7 @@ test: setup ## all tests, with coverage (fails below 80 %); in parallel, but for
 soak: setup ## MINUTES=10: everything that may fail fails at random, under load (SEED=7, RATE=150)
 	@.venv/bin/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
 
-lint: setup ## ruff (lint, format), mypy --strict, locks and .env.example fresh
+lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, .env.example fresh
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) mypy --strict gateway relay shared demo scripts
@@ -39,6 +39,9 @@ lint: setup ## ruff (lint, format), mypy --strict, locks and .env.example fresh
 	@$(IN_VENV) scripts.env_example --check
 
 check: lint test ## lint and test
+
+audit: setup ## known vulnerabilities of the locked packages, asked of OSV; OSV=all.zip from its dump, offline
+	@$(IN_VENV) scripts.audit $(if $(OSV),--osv $(OSV))
 
 fmt: setup ## format the code, and mend what ruff can
 	@$(IN_VENV) ruff check --fix .

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from harness.tokens import AUDIENCE, ISSUER, Provider, claims, forged, jwk, pem, rsa_key, token
 from harness.waiting import eventually
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.authentication import provider as provider_module
@@ -26,9 +29,10 @@ from gateway.authentication.keyring import (
 )
 from gateway.authentication.provider import MAX_WAITING, KeyProvider
 from gateway.authentication.revocations import Cutoffs
-from gateway.authentication.token import MAX_TOKEN_BYTES, BadToken, Claims, TokenRules, UnknownKey, read_token
+from gateway.authentication.token import MAX_TIME, MAX_TOKEN_BYTES, BadToken, Claims, TokenRules, UnknownKey, read_token
 
 SECRET = "s" * 32
+_NOW = int(time.time())
 RULES = TokenRules(ISSUER, (AUDIENCE,))
 RSA, EC, ED = rsa_key(), ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()
 
@@ -137,6 +141,25 @@ def test_clocks_may_differ_a_little() -> None:
         read(token(SECRET, claims(exp=now - 2)), rules=TokenRules(ISSUER, (AUDIENCE,), leeway_seconds=0))
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"nbf": _NOW + 600}, "not valid yet"),
+        ({"iat": _NOW + 600}, "not valid yet"),
+        ({"exp": True}, "not a time"),
+        ({"nbf": False}, "not a time"),
+        ({"iat": "1"}, "not a time"),
+        ({"iss": "other"}, "another issuer"),
+        ({"iss": None}, "lacks the claim iss"),
+        ({"aud": ["other"]}, "another audience"),
+        ({"aud": None}, "lacks the claim aud"),
+    ],
+)
+def test_claims_that_do_not_fit_are_refused_with_the_reason(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadToken, match=why):
+        read(token(SECRET, claims(**changes)))
+
+
 def test_a_token_with_an_audience_is_for_nobody_who_has_none() -> None:
     with pytest.raises(BadToken, match="audience"):
         read(token(SECRET), rules=TokenRules(ISSUER))
@@ -173,6 +196,79 @@ def test_no_byte_of_a_token_can_be_changed(data: Any) -> None:
     byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != good[place]))
     with pytest.raises((BadToken, UnknownKey)):
         read(good[:place] + bytes([byte]) + good[place + 1 :])
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=3) | st.just("ann"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=3,
+)
+_TIMES = st.sampled_from([0, _NOW - 86_400, _NOW + 86_400, 2**80, -1, _NOW + 86_400.5]) | _JSON
+_CLAIMS = st.fixed_dictionaries(
+    {"exp": st.just(_NOW + 86_400) | _TIMES},
+    optional={
+        "iat": _TIMES,
+        "nbf": _TIMES,
+        "sub": st.just("ann") | _JSON,
+        "iss": st.just(ISSUER) | _JSON,
+        "aud": st.sampled_from([AUDIENCE, [AUDIENCE], ["b", AUDIENCE], [7, AUDIENCE], [[AUDIENCE]], []]) | _JSON,
+        "jti": _JSON,
+    },
+)
+_HEADERS = st.fixed_dictionaries(
+    {"alg": st.just("HS256") | st.sampled_from(["none", "HS512", "RS256", ""]) | _JSON},
+    optional={"kid": _JSON, "crit": _JSON, "b64": _JSON, "typ": _JSON, "jku": _JSON},
+)
+_FORMS = [
+    lambda part: part,
+    lambda part: part + b"=" * (-len(part) % 4),
+    lambda part: part[:-1] + bytes([part[-1] ^ 1]),
+    lambda part: part[:2] + b"\n" + part[2:],
+    lambda part: part.replace(b"-", b"+").replace(b"_", b"/"),
+]
+
+
+@given(
+    st.one_of(_CLAIMS, st.just(claims()), _JSON),
+    st.one_of(st.just({"alg": "HS256"}), _HEADERS),
+    st.lists(st.sampled_from(_FORMS), min_size=3, max_size=3) | st.just(_FORMS[:1] * 3),
+    st.sampled_from([RULES, TokenRules()]),
+)
+@settings(max_examples=1_000, deadline=None)
+def test_what_is_taken_pyjwt_takes_too_and_reads_the_same(
+    content: Any, header: Any, forms: list[Callable[[bytes], bytes]], rules: TokenRules
+) -> None:
+    parts = [urlsafe_b64encode(json.dumps(one).encode()).rstrip(b"=") for one in (header, content)]
+    signed = b".".join(form(part) for form, part in zip(forms, parts, strict=False))
+    signature = urlsafe_b64encode(hmac.digest(SECRET.encode(), signed, "sha256")).rstrip(b"=")
+    sent = signed + b"." + forms[2](signature)
+    try:
+        found = read(sent, rules=rules)
+    except (BadToken, UnknownKey):
+        return
+    known = jwt.decode(
+        sent,
+        SECRET,
+        algorithms=["HS256"],
+        issuer=rules.issuer,
+        audience=rules.audience or None,
+        leeway=rules.leeway_seconds,
+        options={"require": ["exp"], "verify_sub": False, "verify_jti": False},
+    )
+    assert (found.user_id, found.expires_at) == (str(known["sub"]), min(known["exp"], MAX_TIME))
+
+
+def test_a_good_token_in_another_form_is_refused() -> None:
+    """One token, one spelling: nothing that is kept by it, such as a cache's key, has two."""
+    good = token(SECRET).encode()
+    read(good)
+    for form in _FORMS[1:]:
+        parts = good.split(b".")
+        for place in range(3):
+            other = b".".join([*parts[:place], form(parts[place]), *parts[place + 1 :]])
+            if other != good:
+                with pytest.raises(BadToken):
+                    read(other)
 
 
 def test_the_longest_token() -> None:

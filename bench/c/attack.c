@@ -3,7 +3,8 @@
 //   FIRST_FILE: sent on connecting; "########" in it becomes a number of the socket's own.
 //   THEN_FILE:  sent REPEAT times after an answer of 101.
 // environment: DRIP_MS (FIRST a byte at a time), THEN_MS (a pause after each THEN), DROP (close: 1 once FIRST is sent,
-//   2 once it is answered), NOREAD (never read), REOPEN_MS (a pause before a socket is opened again).
+//   2 once it is answered), NOREAD (never read), REOPEN_MS (a pause before a socket is opened again), LEAVE (close
+//   once a close frame was read).
 // Prints one line of JSON: sockets opened, those that were cut off without a word, answers by HTTP status,
 // close frames by code, sockets with more than one answer, bytes sent.
 #define _GNU_SOURCE
@@ -40,7 +41,7 @@ static char *load(const char *path, size_t *size) {
     fclose(file); return data;
 }
 
-static int ep, port, numbers; static long drip, pause_ms, drop, noread, reopen;
+static int ep, port, numbers; static long drip, pause_ms, drop, noread, reopen, leave;
 static char *first, *then; static size_t first_size, then_size, repeats, mark = -1;
 static uint64_t opened, cut, doubles, bytes, statuses[1000], codes[5000];
 
@@ -131,6 +132,7 @@ static void read_some(sock *s) {
             }
         }
         if (s->status == 101) frames(s, data, n);
+        if (leave && s->code) { end(s); return; }
         if (noread) { watch(s, EPOLL_CTL_MOD, 0); return; }
     }
 }
@@ -139,7 +141,7 @@ int main(int count, char **words) {
     port = atoi(words[1]); int n = atoi(words[2]); first = load(words[3], &first_size);
     if (count > 5) { then = load(words[4], &then_size); repeats = atol(words[5]); }
     char *found = memmem(first, first_size, "########", 8); if (found) mark = found - first;
-    drip = option("DRIP_MS"); pause_ms = option("THEN_MS"); drop = option("DROP"); noread = option("NOREAD"); reopen = option("REOPEN_MS");
+    drip = option("DRIP_MS"); pause_ms = option("THEN_MS"); drop = option("DROP"); noread = option("NOREAD"); reopen = option("REOPEN_MS"); leave = option("LEAVE");
     struct rlimit files; getrlimit(RLIMIT_NOFILE, &files); files.rlim_cur = files.rlim_max; setrlimit(RLIMIT_NOFILE, &files);
     signal(SIGTERM, on_term); signal(SIGINT, on_term);
     ep = epoll_create1(0); sock *all = calloc(n, sizeof *all); static struct epoll_event events[1024];

@@ -11,7 +11,7 @@ from typing import Any, Self
 from bench.tools import CLIENT_CORE, build, pin
 from harness.raw import UPGRADE
 
-CONTINUATION, TEXT, BINARY, PING = 0, 1, 2, 9
+CONTINUATION, TEXT, BINARY, CLOSE, PING = 0, 1, 2, 8, 9
 USER = "########"
 """Becomes a number, another one for each socket."""
 
@@ -98,6 +98,12 @@ FRAMES = {
         _PAUSE, _told(101), _told(1009, 4002),
     ),
     "pings by the thousand": Attack(_WS, 16, frame(PING, b"x" * 125) * 1_000, 200, _PAUSE, _told(101), _told(4002)),
+    "pings by the thousand, and back at once": Attack(
+        _WS, 64, frame(PING) * 5_000, 1, {"LEAVE": 1}, _told(101), _told(4002)
+    ),
+    "as many pings as may be, and back at once": Attack(
+        _WS, 64, frame(PING) * 99 + frame(CLOSE, b"\x03\xe8"), 1, {"LEAVE": 1}, _told(101), _told(1000)
+    ),
     "tiny frames without an end": Attack(_WS, 16, frame(PING, b"xx") * 8_192, 1_000, _PAUSE, _told(101), _told(4002)),
     "large messages in fragments": Attack(
         _WS, 16, frame(TEXT, b"x" * 3_000, fin=False) + frame(CONTINUATION, b"x" * 3_000, fin=False) * 500, 10,

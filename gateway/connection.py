@@ -22,12 +22,12 @@ from gateway.audience import Audience
 from gateway.authentication.authenticator import Authenticator, revoked_token
 from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
-from gateway.controls import Controls
 from gateway.cursor import Cursor
 from gateway.frames import Control, Variant, frame_control
 from gateway.group import PLAIN, Due, Wishes, count_within
 from gateway.hub import Hub
 from gateway.settings import ConnectionSettings
+from gateway.turns import Turns
 from gateway.wheel import Wheel
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Connections:
         """Judges tokens; None when there are none."""
         if authenticator is not None:
             authenticator.revocations.on_revoked = self.revoked
-        self.controls = Controls()
+        self.turns = Turns()
         self.open: set[Connection] = set()
         self.sockets = 0
         """Sockets of connections in any state, those being closed included."""

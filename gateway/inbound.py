@@ -1,7 +1,8 @@
 """Bytes that come in from one WebSocket client: messages, answers, and the first offence. Pure.
 
 The frames are read by the `websockets` package's sans-I/O protocol (RFC 6455 sections 5 and 7);
-here are the bounds that it does not know, and the UTF-8 of text (section 8.1).
+here are the bounds that it does not know, and the UTF-8 of text (section 8.1). A frame costs about ten
+microseconds, so bytes are parsed in slices, each when the reader has time for it.
 """
 
 import codecs
@@ -11,14 +12,17 @@ from typing import Final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Frame, Opcode
-from websockets.protocol import SEND_EOF, Protocol, Side, State
+from websockets.protocol import SEND_EOF, Event, Protocol, Side, State
 
 from gateway.close_codes import CloseCode
 
 MAX_FRAGMENTS: Final = 32
 """Frames that one message may come in."""
 
-_SLICE_BYTES: Final = 4_096
+SLICE_BYTES: Final = 128
+"""As much as most clients ever say at once, and 21 frames at most."""
+
+_PART_BYTES: Final = 4_096
 
 _OFFENCES: Final = {
     ProtocolError: CloseCode.PROTOCOL_ERROR,
@@ -35,22 +39,34 @@ _SILENT: Final = logging.Logger("gateway.inbound", logging.CRITICAL + 1)
 class Received:
     """What came of some bytes. `answer` is to be written (pongs, the echo of a close)."""
 
+    frames: int = 0
+    """Parsed."""
     messages: list[str] = field(default_factory=list)
     answer: bytes = b""
     closed: bool = False
     """The client closed: write the answer and close the socket."""
     offence: CloseCode | None = None
-    """Close with this. Later bytes need not be handed in."""
+    """Close with this."""
 
 
 class Inbound:
-    """The reading side of one connection, from its first frame on.
+    """The reading side of one connection, from its first frame on. What came with a close or an offence,
+    behind it, is dropped.
 
     `max_message_bytes` bounds a frame and a message; `frames_per_second` bounds frames of every
     kind, control frames included, with a burst of five seconds' worth.
     """
 
-    __slots__ = ("_allowance", "_decoder", "_fragments", "_frames_per_second", "_protocol", "_second")
+    __slots__ = (
+        "_allowance",
+        "_at",
+        "_decoder",
+        "_fragments",
+        "_frames_per_second",
+        "_protocol",
+        "_second",
+        "unread",
+    )
 
     def __init__(self, *, max_message_bytes: int, frames_per_second: int) -> None:
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_message_bytes, logger=_SILENT)
@@ -59,51 +75,61 @@ class Inbound:
         self._second = 0
         self._fragments: list[str] | None = None
         self._decoder = _UTF8()
+        self.unread = b""
+        """What came and is not all parsed; only up to `_at` it is."""
+        self._at = 0
 
-    def receive(self, data: bytes, second: int) -> Received:
+    def feed(self, data: bytes, second: int) -> None:
         """Take bytes as they came, split anywhere. `second` is any clock that counts seconds."""
         if self._allowance < 0:
             # The socket of who is told to go stays for a moment; what comes then is not worth the work.
-            return Received(offence=CloseCode.TOO_MANY_MESSAGES)
-        received = Received()
-        self._refill(second)
-        # In slices, so that a read full of empty frames meets the bound before all are parsed.
-        for start in range(0, len(data), _SLICE_BYTES):
-            self._protocol.receive_data(data[start : start + _SLICE_BYTES])
-            self._read_events(received)
-            if received.closed or received.offence is not None:
-                break
+            return
+        if second > self._second:
+            ceiling = 5 * self._frames_per_second
+            self._allowance = min(ceiling, self._allowance + (second - self._second) * self._frames_per_second)
+        self._second = second
+        self.unread = self.unread[self._at :] + data if self.unread else data
+        self._at = 0
+
+    def read_slice(self) -> Received:
+        """What comes of the next slice of what is unread, or of some more while no frame ends in it."""
+        protocol, unread, at = self._protocol, self.unread, self._at
+        size = len(unread)
+        # Most of what comes is less than a slice: nothing is copied.
+        protocol.receive_data(unread[at : at + SLICE_BYTES])
+        at += SLICE_BYTES
+        while at < size and not protocol.events and protocol.parser_exc is None and at - self._at < _PART_BYTES:
+            protocol.receive_data(unread[at : at + SLICE_BYTES])
+            at += SLICE_BYTES
+        received = self._received(protocol.events_received())
+        if at >= size or received.closed or received.offence is not None:
+            self.unread, at = b"", 0
+        self._at = at
         return received
 
-    def _read_events(self, received: Received) -> None:
-        events = self._protocol.events_received()
+    def _received(self, events: list[Event]) -> Received:
+        received = Received(len(events))
         for place, event in enumerate(events, start=1):
             assert isinstance(event, Frame)
             self._allowance -= 1
             if self._allowance < 0:
                 received.offence = CloseCode.TOO_MANY_MESSAGES
-                return
+                return received
             if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 received.offence = self._data_frame(event, received.messages)
                 if received.offence is not None:
                     self._allowance -= len(events) - place  # they were parsed, too
-                    return
+                    return received
             elif event.opcode is Opcode.CLOSE:
                 received.closed = True
-        answer = b"".join(part for part in self._protocol.data_to_send() if part != SEND_EOF)
+        answer = self._protocol.data_to_send()
         if self._protocol.parser_exc is not None:
             # The answer would be a close frame and no more reading. An offence gives the client the
             # time to read why: closing a socket with unread data takes what was written from it.
             received.offence = _OFFENCES.get(type(self._protocol.parser_exc), CloseCode.PROTOCOL_ERROR)
-            return
-        received.answer += answer
-
-    def _refill(self, second: int) -> None:
-        passed = second - self._second
-        self._second = second
-        if passed > 0:
-            ceiling = 5 * self._frames_per_second
-            self._allowance = min(ceiling, self._allowance + passed * self._frames_per_second)
+        elif answer:
+            received.answer = b"".join(part for part in answer if part != SEND_EOF)
+        return received
 
     def _data_frame(self, frame: Frame, messages: list[str]) -> CloseCode | None:
         if frame.opcode is Opcode.BINARY:

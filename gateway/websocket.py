@@ -28,14 +28,14 @@ _LAST_BYTES: Final = 4_096
 class WebSocket(Connection):
     """A client of `/ws`, plain or of notify.v1."""
 
-    __slots__ = ("_auth_at", "_awaits_answer", "_inbound", "_unheard", "_wished", "acknowledges")
+    __slots__ = ("_auth_at", "_awaits_answer", "_inbound", "_received", "_wished", "acknowledges")
 
     def __init__(self, connections: Connections, transport: asyncio.Transport, admitted: Admitted) -> None:
         super().__init__(connections, transport, admitted)
         self._inbound: Inbound | None = None
         self._awaits_answer = False
-        self._unheard: Received | None = None
-        """What came with messages that wait for their turn; until then nothing more is read."""
+        self._received: Received | None = None
+        """What came with messages that were not all heard yet."""
         self._wished: Wishes | None = None
         self._auth_at: int | None = None
         """The second in which a fresh token came last."""
@@ -100,27 +100,33 @@ class WebSocket(Connection):
         if self._is_closing and len(data) > _LAST_BYTES:
             self._transport.pause_reading()
             return
-        received = self._inbound.receive(data, self._connections.wheel.second)
-        if self.wishes.variant is Variant.V1 and received.messages and not self._is_closing:
-            if len(received.messages) > 1:
-                self._unheard = received
-                self._transport.pause_reading()
-                self._connections.controls.add(self)
-                return
-            self._hear(received.messages[0])
-        self._conclude(received)
+        self._inbound.feed(data, self._connections.wheel.second)
+        if self._inbound.unread and not self._connections.turns.begin(self):
+            self._transport.pause_reading()
 
-    def hear_next(self) -> bool:
-        received = self._unheard
-        assert received is not None
+    def go_on(self) -> tuple[int, bool]:
+        """turns.Speaker: hear one message, or parse the next slice."""
+        inbound, received = self._inbound, self._received
+        if inbound is None:
+            return 0, False
+        if received is None:
+            received = inbound.read_slice()
+            if received.messages and self.wishes.variant is Variant.V1 and not self._is_closing:
+                self._received = received
+                return received.frames, True
+            self._conclude(received)
+            return received.frames or 1, bool(inbound.unread)
         if not self._is_closing:
             self._hear(received.messages.pop(0))
-            if received.messages and not self._has_ended():
-                return True
-        self._unheard = None
-        self._transport.resume_reading()
+        if received.messages and not self._has_ended():
+            return 1, True
+        self._received = None
         self._conclude(received)
-        return False
+        return 1, bool(inbound.unread)
+
+    def listen(self) -> None:
+        """turns.Speaker."""
+        self._transport.resume_reading()
 
     def _conclude(self, received: Received) -> None:
         """The messages were heard; what else came with them?"""
@@ -202,6 +208,10 @@ class WebSocket(Connection):
             raise BadControl("no_device", "An ack needs a device; connect with device=<name> in the query.")
         if audience is not None:
             acks.take(self.acknowledges, cursor, self._connections.hub.everyone.stream, audience.stream)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._inbound = self._received = None  # what was not heard never will be
 
     def eof_received(self) -> None:
         """The client will send nothing more, so it can neither pong nor close: the transport closes."""

@@ -1,6 +1,7 @@
 """One WebSocket: what is written to its socket, and when. The transport is scripted."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -31,6 +32,7 @@ from gateway.frames import Variant, text_frame
 from gateway.hub import Hub
 from gateway.settings import ConnectionSettings
 from gateway.stream import Meta
+from gateway.turns import Turns
 from gateway.websocket import WebSocket
 from gateway.wheel import Wheel
 from shared.keys import Keys
@@ -52,6 +54,9 @@ class Replica:
         self.connections = Connections(
             ConnectionSettings(_env_file=None, **(defaults | settings)), self.hub, self.wheel, nothing, nothing
         )
+        self.soon: list[Callable[[], None]] = []
+        """What is to be called in the next turn of the loop."""
+        self.connections.turns = Turns(self.soon.append)
         self.subscribed = subscribed
         self.transports: list[ScriptedTransport] = []
 
@@ -81,6 +86,17 @@ class Replica:
     def tick(self, seconds: int) -> None:
         for _ in range(seconds):
             self.wheel.tick()
+
+    def turn(self) -> None:
+        """One turn of the loop."""
+        due, self.soon[:] = self.soon[:], []
+        for call in due:
+            call()
+
+    def all_turns(self) -> None:
+        """As many as there is something to do in."""
+        while self.soon:
+            self.turn()
 
     def is_forgotten(self) -> bool:
         """Nothing is left of connections that are gone."""
@@ -539,6 +555,7 @@ def test_an_offence_is_answered_with_its_code_and_time_to_read_it(data: bytes, c
     replica = Replica()
     _, transport = replica.open()
     transport.receive(data)
+    replica.all_turns()
     assert close_of(transport.take())[0] == code
     assert replica.connections.closes == {code: 1}
     assert not transport.is_closed
@@ -559,6 +576,7 @@ def test_the_rate_of_frames_is_measured_by_the_replicas_clock() -> None:
     _, transport = replica.open()
     for _ in range(30):
         transport.receive(client_frame(TEXT) * 2)
+        replica.turn()
         replica.wheel.second += 1
     assert transport.take() == b""
     transport.receive(client_frame(TEXT) * 11)
@@ -632,7 +650,15 @@ class Life(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 7),
         data=st.sampled_from(
-            [client_frame(PONG), client_frame(PING), client_frame(TEXT, b"x"), client_close(), b"\xff\xff\xff"]
+            [
+                client_frame(PONG),
+                client_frame(PING),
+                client_frame(PING) * 60,
+                client_frame(TEXT, b"x"),
+                client_frame(TEXT, b"x") * 40 + client_close(),
+                client_close(),
+                b"\xff\xff\xff",
+            ]
         ),
     )
     def receive(self, number: int, data: bytes) -> None:
@@ -649,6 +675,10 @@ class Life(RuleBasedStateMachine):
     @rule(number=st.integers(0, 7))
     def lose(self, number: int) -> None:
         self.pick(number)[1].lose()
+
+    @rule()
+    def turn(self) -> None:
+        self.replica.turn()
 
     @rule(seconds=st.sampled_from([1, 3, 12, 30]))
     def tick(self, seconds: int) -> None:
@@ -671,6 +701,7 @@ class Life(RuleBasedStateMachine):
         for _, transport in self.all:
             transport.lose()
         assert self.replica.is_forgotten()
+        self.replica.all_turns()
         self.replica.tick(100)
 
 

@@ -7,34 +7,35 @@ from fuzzing import cuts, frames, fuzzed, split
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted import PING, TEXT, client_frame, server_frames
-from test_inbound import MAX_MESSAGE_BYTES, in_pieces
+from test_inbound import MAX_MESSAGE_BYTES, in_pieces, read
 
 from gateway.control import Ack, BadControl, Filter, cursor_of, parse_control, types_of
-from gateway.inbound import MAX_FRAGMENTS, Inbound, Received
+from gateway.inbound import MAX_FRAGMENTS, SLICE_BYTES, Inbound, Received
 
 FRAMES_PER_SECOND = 40
 LARGEST_FRAME = MAX_MESSAGE_BYTES + 14
-SLICE_BYTES = 4_096
+MOST_FRAMES = SLICE_BYTES // 6 + 1  # the first may have begun before
 
 
-class Bounded:
-    """The frame layer, which is looked at after each piece."""
+class Bounded(Inbound):
+    """The frame layer, which is looked at after each slice."""
 
     def __init__(self) -> None:
-        self._inbound = Inbound(max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=FRAMES_PER_SECOND)
+        super().__init__(max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=FRAMES_PER_SECOND)
 
-    def receive(self, data: bytes, second: int) -> Received:
-        received = self._inbound.receive(data, second)
-        protocol, fragments = self._inbound._protocol, self._inbound._fragments or []
+    def read_slice(self) -> Received:
+        received = super().read_slice()
+        protocol, fragments = self._protocol, self._fragments or []
         if received.offence is None and not received.closed:
             assert len(protocol.reader.buffer) <= LARGEST_FRAME
             assert not protocol.events
             assert not protocol.writes
         assert len(protocol.reader.buffer) <= LARGEST_FRAME + SLICE_BYTES
+        assert received.frames <= MOST_FRAMES
         assert len(fragments) <= MAX_FRAGMENTS
         assert sum(map(len, fragments)) <= MAX_MESSAGE_BYTES
         assert all(len(message) <= MAX_MESSAGE_BYTES for message in received.messages)
-        assert len(received.answer) <= 5 * FRAMES_PER_SECOND * 127
+        assert len(received.answer) <= MOST_FRAMES * 127
         return received
 
 
@@ -43,9 +44,9 @@ class Bounded:
 @example(client_frame(PING) * 300, [])
 @example(client_frame(TEXT, b"x", fin=False) + client_frame(0, b"", fin=False) * 200_000, [0.5])
 def test_any_bytes_split_anywhere_mean_the_same_and_keep_the_bounds(data: bytes, where: list[float]) -> None:
-    whole = Bounded().receive(data, 0)
-    pieces = in_pieces(Bounded(), split(data, where))  # type: ignore[arg-type]
-    by_bytes = in_pieces(Bounded(), [data[at : at + 1] for at in range(min(len(data), 3_000))])  # type: ignore[arg-type]
+    whole = read(Bounded(), data)
+    pieces = in_pieces(Bounded(), split(data, where))
+    by_bytes = in_pieces(Bounded(), [data[at : at + 1] for at in range(min(len(data), 3_000))])
     for other in (pieces, by_bytes) if len(data) <= 3_000 else (pieces,):
         assert (other.messages, other.closed, other.offence) == (whole.messages, whole.closed, whole.offence)
         if whole.offence is None:
@@ -59,9 +60,9 @@ def test_any_bytes_split_anywhere_mean_the_same_and_keep_the_bounds(data: bytes,
 @given(frames, frames)
 def test_nothing_is_heard_after_the_end(data: bytes, more: bytes) -> None:
     reader = Bounded()
-    ended = reader.receive(data, 0)
+    ended = read(reader, data)
     if ended.closed:
-        assert reader.receive(more, 1).messages == []
+        assert read(reader, more, 1).messages == []
 
 
 _JSON = st.recursive(

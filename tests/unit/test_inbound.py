@@ -21,7 +21,7 @@ from scripted import (
 )
 
 from gateway.close_codes import CloseCode
-from gateway.inbound import MAX_FRAGMENTS, Inbound, Received
+from gateway.inbound import MAX_FRAGMENTS, SLICE_BYTES, Inbound, Received
 
 MAX_MESSAGE_BYTES = 4_096
 
@@ -31,14 +31,28 @@ def inbound(frames_per_second: int = 1_000) -> Inbound:
 
 
 def receive(data: bytes) -> Received:
-    return inbound().receive(data, 0)
+    return read(inbound(), data)
+
+
+def read(reader: Inbound, data: bytes, second: int = 0) -> Received:
+    """The sum of what came of all slices of it."""
+    reader.feed(data, second)
+    total = Received()
+    while reader.unread and not (total.closed or total.offence):
+        received = reader.read_slice()
+        total.frames += received.frames
+        total.messages += received.messages
+        total.answer += received.answer
+        total.closed, total.offence = received.closed, received.offence
+    return total
 
 
 def in_pieces(reader: Inbound, pieces: list[bytes]) -> Received:
     """The sum of what came of pieces handed in one after the other, up to the first end."""
     total = Received()
     for piece in pieces:
-        received = reader.receive(piece, 0)
+        received = read(reader, piece)
+        total.frames += received.frames
         total.messages += received.messages
         total.answer += received.answer
         total.closed, total.offence = received.closed, received.offence
@@ -53,7 +67,7 @@ def test_nothing_comes_of_nothing() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "naïve 😀", "x" * MAX_MESSAGE_BYTES])
 def test_a_text_message_is_read(text: str) -> None:
-    assert receive(client_frame(TEXT, text.encode())) == Received(messages=[text])
+    assert receive(client_frame(TEXT, text.encode())) == Received(1, [text])
 
 
 def test_a_message_in_fragments_is_put_together_with_control_frames_between() -> None:
@@ -161,31 +175,31 @@ def test_fragments_are_counted_for_each_message() -> None:
 @pytest.mark.parametrize("opcode", [TEXT, PING, PONG])
 def test_frames_of_every_kind_count_and_five_seconds_worth_may_come_at_once(opcode: int) -> None:
     reader = inbound(frames_per_second=10)
-    assert reader.receive(client_frame(opcode) * 50, 0).offence is None
-    assert reader.receive(client_frame(opcode), 0).offence is CloseCode.TOO_MANY_MESSAGES
+    assert read(reader, client_frame(opcode) * 50).offence is None
+    assert read(reader, client_frame(opcode)).offence is CloseCode.TOO_MANY_MESSAGES
 
 
 def test_fragments_count_too() -> None:
     data = client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, b"x", fin=False) * 9
-    assert inbound(frames_per_second=1).receive(data, 0).offence is CloseCode.TOO_MANY_MESSAGES
+    assert read(inbound(frames_per_second=1), data).offence is CloseCode.TOO_MANY_MESSAGES
 
 
 def test_each_second_allows_some_more_but_never_more_than_five_seconds_worth() -> None:
     reader = inbound(frames_per_second=10)
-    reader.receive(client_frame(PONG) * 50, 0)
-    assert reader.receive(client_frame(PONG) * 10, 1).offence is None
-    assert reader.receive(client_frame(PONG) * 20, 3).offence is None
-    assert reader.receive(client_frame(PONG) * 50, 1_000).offence is None
-    assert reader.receive(client_frame(PONG), 1_000).offence is CloseCode.TOO_MANY_MESSAGES
+    read(reader, client_frame(PONG) * 50)
+    assert read(reader, client_frame(PONG) * 10, 1).offence is None
+    assert read(reader, client_frame(PONG) * 20, 3).offence is None
+    assert read(reader, client_frame(PONG) * 50, 1_000).offence is None
+    assert read(reader, client_frame(PONG), 1_000).offence is CloseCode.TOO_MANY_MESSAGES
 
 
 def test_a_connection_that_is_old_when_it_first_speaks_has_no_more_than_the_burst() -> None:
     reader = inbound(frames_per_second=10)
-    assert reader.receive(client_frame(PONG) * 51, 100_000).offence is CloseCode.TOO_MANY_MESSAGES
+    assert read(reader, client_frame(PONG) * 51, 100_000).offence is CloseCode.TOO_MANY_MESSAGES
 
 
 def test_a_flood_in_one_read_is_not_answered_beyond_the_bound() -> None:
-    received = inbound(frames_per_second=10).receive(client_frame(PING) * 40_000, 0)
+    received = read(inbound(frames_per_second=10), client_frame(PING) * 40_000)
     assert received.offence is CloseCode.TOO_MANY_MESSAGES
     assert len(received.answer) <= 50 * 2
 
@@ -196,29 +210,68 @@ def test_a_flood_that_goes_on_after_the_bound_is_not_parsed(size: int, monkeypat
     milliseconds of work each time."""
     reader = inbound(frames_per_second=10)
     flood = client_frame(PING, b"x" * size) * 4_096
-    assert reader.receive(flood, 0).offence is CloseCode.TOO_MANY_MESSAGES
+    assert read(reader, flood).offence is CloseCode.TOO_MANY_MESSAGES
     monkeypatch.setattr(reader._protocol, "receive_data", lambda data: pytest.fail("parsed"))
     for second in (0, 1, 2):
-        assert reader.receive(flood, second) == Received(offence=CloseCode.TOO_MANY_MESSAGES)
+        assert read(reader, flood, second) == Received()
 
 
 def test_a_flood_that_goes_on_after_another_offence_is_parsed_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = inbound(frames_per_second=10)
     flood = client_frame(TEXT, fin=False) + client_frame(CONTINUATION, b"xx", fin=False) * 10_000
-    assert reader.receive(flood, 0).offence is CloseCode.MESSAGE_TOO_BIG
-    slices = []
-    receive_data = reader._protocol.receive_data
-    monkeypatch.setattr(reader._protocol, "receive_data", lambda data: (slices.append(data), receive_data(data)))
+    assert read(reader, flood).offence is CloseCode.MESSAGE_TOO_BIG
+    frames = []
+    recv_frame = reader._protocol.recv_frame
+    monkeypatch.setattr(reader._protocol, "recv_frame", lambda frame: (frames.append(frame), recv_frame(frame)))
     for _ in range(100):
-        reader.receive(client_frame(CONTINUATION, b"xx", fin=False) * 512, 0)
-    assert len(slices) <= 1
+        read(reader, client_frame(CONTINUATION, b"xx", fin=False) * 512)
+    assert len(frames) <= 50
 
 
 @pytest.mark.parametrize("data", [client_frame(BINARY, b"x"), client_frame(TEXT, b"\xff")])
 def test_who_answers_our_close_after_an_offence_is_heard(data: bytes) -> None:
     reader = inbound()
-    assert reader.receive(data, 0).offence is not None
-    assert reader.receive(client_close(1003), 0).closed
+    assert read(reader, data).offence is not None
+    assert read(reader, client_close(1003)).closed
+
+
+# In slices
+
+
+@pytest.mark.parametrize("frame", [client_frame(PING), client_frame(PONG), client_frame(TEXT, b"{}")])
+def test_a_slice_is_few_frames_and_the_rest_waits(frame: bytes) -> None:
+    reader = inbound()
+    reader.feed(frame * 1_000, 0)
+    frames = 0
+    while reader.unread:
+        received = reader.read_slice()
+        assert 0 < received.frames <= SLICE_BYTES // len(frame) + 1
+        frames += received.frames
+    assert frames == 1_000
+
+
+def test_one_large_message_is_one_slice() -> None:
+    reader = inbound()
+    reader.feed(client_frame(TEXT, b"x" * 4_000), 0)
+    assert reader.read_slice() == Received(1, ["x" * 4_000])
+    assert not reader.unread
+
+
+def test_what_comes_while_some_is_unread_comes_behind_it() -> None:
+    reader = inbound()
+    for number in range(100):
+        reader.feed(client_frame(TEXT, b"%d" % number), 0)
+    read_to_the_end = read(reader, client_frame(TEXT, b"100"))
+    assert read_to_the_end.messages == [str(number) for number in range(101)]
+
+
+@pytest.mark.parametrize("end", [client_close(), client_frame(BINARY), client_frame(PING, reserved=1)])
+def test_what_is_behind_the_end_is_dropped_at_once(end: bytes) -> None:
+    reader = inbound()
+    reader.feed(end + client_frame(PING) * 1_000, 0)
+    received = reader.read_slice()
+    assert received.closed or received.offence
+    assert not reader.unread
 
 
 # Split anywhere
@@ -249,7 +302,7 @@ def test_garbage_never_raises(data: bytes, seed: int) -> None:
     reader = inbound()
     while data:
         size = chance.randint(1, len(data))
-        reader.receive(data[:size], 0)
+        read(reader, data[:size])
         data = data[size:]
 
 

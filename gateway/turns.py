@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-A_TURN: Final = 64
+A_TURN: Final = 48
 """Frames parsed and messages obeyed in one turn of the loop, for all clients together: about half a
 millisecond's work. The last part may be a slice of frames, which are a few more."""
 

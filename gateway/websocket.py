@@ -35,7 +35,7 @@ class WebSocket(Connection):
         self._inbound: Inbound | None = None
         self._awaits_answer = False
         self._received: Received | None = None
-        """What came with messages that were not all heard yet."""
+        """A slice whose messages were not all heard yet."""
         self._wished: Wishes | None = None
         self._auth_at: int | None = None
         """The second in which a fresh token came last."""
@@ -105,24 +105,23 @@ class WebSocket(Connection):
             self._transport.pause_reading()
 
     def go_on(self) -> tuple[int, bool]:
-        """turns.Speaker: hear one message, or parse the next slice."""
+        """turns.Speaker: hear the next message, of the next slice if there is none."""
         inbound, received = self._inbound, self._received
         if inbound is None:
             return 0, False
+        done = 0
         if received is None:
             received = inbound.read_slice()
-            if received.messages and self.wishes.variant is Variant.V1 and not self._is_closing:
-                self._received = received
-                return received.frames, True
-            self._conclude(received)
-            return received.frames or 1, bool(inbound.unread)
-        if not self._is_closing:
+            done = received.frames or 1
+        if received.messages and self.wishes.variant is Variant.V1 and not self._is_closing:
             self._hear(received.messages.pop(0))
-        if received.messages and not self._has_ended():
-            return 1, True
+            done += 1
+            if received.messages and not self._has_ended():
+                self._received = received
+                return done, True
         self._received = None
         self._conclude(received)
-        return 1, bool(inbound.unread)
+        return done or 1, bool(inbound.unread)
 
     def listen(self) -> None:
         """turns.Speaker."""

@@ -35,7 +35,7 @@ class Talker:
 
 async def test_what_a_turn_has_room_for_is_done_at_once_and_the_rest_one_part_of_each_in_its_turn() -> None:
     turns, heard = Turns(), list[str]()
-    a, b = Talker("a", 100, heard), Talker("b", 2, heard)
+    a, b = Talker("a", A_TURN + 36, heard), Talker("b", 2, heard)
     assert not turns.begin(a)
     assert heard == ["a"] * A_TURN
     assert not turns.begin(b)
@@ -51,11 +51,11 @@ async def test_what_a_turn_has_room_for_is_done_at_once_and_the_rest_one_part_of
 
 async def test_a_part_counts_for_what_it_was() -> None:
     turns, heard = Turns(), list[str]()
-    talkers = [Talker(str(number), 3, heard, at_once=20) for number in range(10)]
-    assert [turns.begin(talker) for talker in talkers] == [True] + [False] * 9
-    assert heard == ["0", "0", "0", "1"]
+    talkers = [Talker(str(number), 4, heard, at_once=A_TURN // 3) for number in range(10)]
+    assert [turns.begin(talker) for talker in talkers] == [False] * 10
+    assert heard == ["0", "0", "0"]
     await asyncio.sleep(0)
-    assert heard[4:] == ["1", "2", "3", "4"]
+    assert heard[3:] == ["0", "1", "2"]
 
 
 def test_what_comes_alone_asks_for_few_turns() -> None:

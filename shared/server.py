@@ -21,6 +21,10 @@ UNSENT_BYTES: Final = 131_072
 """Of a socket, that the system may hold before a transport has to. By itself it takes up to 4 MB: memory
 for each client that does not read, and seconds for a ping behind it to reach one that reads slowly."""
 
+RECEIVE_BYTES: Final = 16_384
+"""Of a socket, that the system takes before a transport has read them: clients say little, and what a crowd
+says at once waits for its turn, in memory. By itself it takes up to 6 MB."""
+
 
 class HttpServer(Server):
     """A uvicorn server that leaves signals alone: uvicorn's own handlers would end the process
@@ -37,6 +41,7 @@ class HttpServer(Server):
                 # Handed on to each socket that is accepted. uvloop's sockets have no options: a copy has.
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+                    same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
 
     async def run_until_cancelled(self) -> None:
         """Serve; on cancellation stop accepting, let requests in progress finish, and return.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from typing import cast
 
 import aiohttp
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 from harness.waiting import eventually
 
 from shared.runner import run
-from shared.server import UNSENT_BYTES, HttpServer, http_server
+from shared.server import RECEIVE_BYTES, UNSENT_BYTES, HttpServer, http_server
 
 
 def app() -> FastAPI:
@@ -95,6 +96,33 @@ def test_what_a_socket_has_not_sent_yet_is_bounded(on: str) -> None:
 
     (run if on == "uvloop" else asyncio.run)(talk())
     assert Talker.written_bytes < 3 * UNSENT_BYTES + 65_536
+
+
+async def test_what_a_socket_takes_before_it_is_read_is_bounded() -> None:
+    """Or each of a crowd of clients has megabytes kept."""
+
+    class Reader(asyncio.Protocol):
+        most_bytes = total_bytes = 0
+
+        def data_received(self, data: bytes) -> None:
+            Reader.most_bytes = max(Reader.most_bytes, len(data))
+            Reader.total_bytes += len(data)
+            time.sleep(0.005)  # noqa: ASYNC251  # others have their turn
+
+    server = http_server(app(), "127.0.0.1", 0, protocol=lambda *_, **__: Reader())
+    task, url = await started(server)
+    sent_bytes = 5_000_000
+
+    def send() -> None:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+            client.sendall(bytes(sent_bytes))
+
+    await asyncio.to_thread(send)
+    await eventually(lambda: Reader.total_bytes == sent_bytes, "all of it")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert Reader.most_bytes <= 3 * RECEIVE_BYTES
 
 
 @pytest.mark.parametrize("on", ["asyncio", "uvloop"])

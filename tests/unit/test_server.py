@@ -107,7 +107,7 @@ async def test_what_a_socket_takes_before_it_is_read_is_bounded() -> None:
         def data_received(self, data: bytes) -> None:
             Reader.most_bytes = max(Reader.most_bytes, len(data))
             Reader.total_bytes += len(data)
-            time.sleep(0.005)  # noqa: ASYNC251  # others have their turn
+            time.sleep(0.005)  # others have their turn
 
     server = http_server(app(), "127.0.0.1", 0, protocol=lambda *_, **__: Reader())
     task, url = await started(server)

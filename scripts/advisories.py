@@ -30,9 +30,10 @@ def read(dump: Path) -> list[Advisory]:
     try:
         with ZipFile(dump) as archive:
             advisories = [json.loads(archive.read(name)) for name in archive.namelist() if name.endswith(".json")]
-    except (OSError, BadZipFile, ValueError) as error:
-        raise DumpError(f"{dump} cannot be read: {error}") from error
-    if not any(_affected(advisory) for advisory in advisories):
+        of_pypi = [advisory for advisory in advisories if _affected(advisory)]
+    except (OSError, BadZipFile, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise DumpError(f"{dump} cannot be read: {type(error).__name__}: {error}") from error
+    if not of_pypi:
         raise DumpError(f"{dump} has no advisory for PyPI")
     return advisories
 

@@ -22,7 +22,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from scripts.advisories import DUMP, DumpError, newest, read, serving
-from scripts.lock import FOLDER, pins
+from scripts.lock import FOLDER, pins, unpinned
 
 # It holds the other locks (scripts.lock checks that).
 LOCK = FOLDER / "dev.txt"
@@ -78,6 +78,9 @@ def audit(service: str, source: str) -> int:
     """Ask a service that is named `source`, say what came of it, and give the exit code."""
     lock = LOCK.read_text()
     packages = pins(lock)
+    if not packages or unpinned(lock):
+        print(f"audit: NOT AUDITED: {LOCK.name} is no lock of exact versions (make lock)", file=sys.stderr)
+        return NOT_AUDITED
     print(f"audit: asking about {len(packages)} packages ({source})", flush=True)
     answer, said = ask(lock, service)
     found, missing = judge(answer, packages)

@@ -28,7 +28,7 @@ def advisory(package: str, *events: tuple[str, str], versions: tuple[str, ...] =
     return {"id": "PYSEC-1", "modified": "2026-01-02T03:04:05Z", "affected": [affected], **more}
 
 
-def dump(folder: Path, *advisories: dict[str, Any]) -> Path:
+def dump(folder: Path, *advisories: Any) -> Path:
     file = folder / "all.zip"
     with ZipFile(file, "w") as archive:
         for number, one in enumerate(advisories):
@@ -119,6 +119,23 @@ def test_a_service_that_is_not_reached_is_told(capsys: pytest.CaptureFixture[str
     assert "no known" not in said.out
     assert "NOT AUDITED: none of the packages" in said.err
     assert "make audit OSV=" in said.err
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("content", [[], 7, {"affected": None}, {"affected": [{"package": None}]}, {"affected": [7]}])
+def test_a_dump_of_another_form_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any) -> None:
+    assert audit.main(["--osv", str(dump(tmp_path, advisory("one"), content))]) == audit.NOT_AUDITED
+    assert "NOT AUDITED" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("lock")
+@pytest.mark.parametrize("text", ["", "one @ git+https://example.org/one\n", LOCK + "two>=1\n"])
+def test_what_is_no_lock_is_not_audited(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    audit.LOCK.write_text(text)
+    assert audit.audit("http://127.0.0.1:9", "OSV") == audit.NOT_AUDITED
+    said = capsys.readouterr()
+    assert "no known" not in said.out
+    assert "no lock of exact versions" in said.err
 
 
 @pytest.mark.usefixtures("lock")

@@ -460,6 +460,22 @@ async def test_a_stream_whose_clients_have_left_before_it_was_subscribed_is_forg
     assert replica.hub.take_unwanted() == []
 
 
+async def test_of_a_forgotten_stream_nothing_is_kept() -> None:
+    replica = Replica()
+    member = replica.join("ann")
+    audience = member.audience
+    assert audience is not None
+    replica.hub.unsettled[audience] = 0
+    replica.hub.leave(member)
+    replica.hub.tick(LINGER_SECONDS)
+    assert replica.hub.take_unwanted() == [audience]
+    never = ScriptedMember()
+    replica.hub.join(never, "bob")
+    replica.hub.leave(never)
+    assert replica.hub.unsettled == {}
+    assert set().union(*replica.hub._beats) == set()
+
+
 async def test_of_a_crowd_that_has_left_the_last_streams_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway.hub, "LINGERING_MOST", 3)
     replica = Replica()

@@ -85,6 +85,15 @@ async def test_many_streams_in_several_buckets_are_subscribed_in_batches(
         await gets(member, b"%d" % number)
 
 
+async def test_a_crowd_does_not_wait_between_batches(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.subscription, "STREAMS_AT_ONCE", 5)
+    await eventually(lambda: replica.subscriber.is_up, "the subscription")
+    members = [ScriptedMember() for _ in range(100)]
+    for number, member in enumerate(members):
+        replica.hub.join(member, f"user-{number}")
+    await eventually(lambda: all(one.opened_times for one in members), "all to be let in", seconds=5)
+
+
 async def test_a_stream_is_unsubscribed_some_time_after_its_last_client(replica: Replica, redis: Link) -> None:
     ann = await replica.connect("ann")
     channel = KEYS.live(stream("ann"))

@@ -19,7 +19,7 @@ def find_token(
 ) -> bytes | Refusal:
     """The token of a request, or why there is none. One that is sent on purpose has the word over the
     cookie, which a browser sends with everything, and which counts only for a page whose Origin
-    was checked."""
+    was checked, or which is of this very origin (W3C Fetch Metadata)."""
     sent = [
         *_authorization(request),
         *(
@@ -61,7 +61,8 @@ def _cookie(request: Request, name: bytes) -> bytes | Refusal:
         return _missing()
     if len(found) > 1:  # a page of a neighbouring host may have set one: whose is not to be told
         return _bad_request(f"The cookie {name.decode()} was sent twice.")
-    if request.header(b"origin") is None:
+    # A page's own requests have no Origin when they only read; what says so instead no page can set.
+    if request.header(b"origin") is None and request.header(b"sec-fetch-site") != b"same-origin":
         message = "The cookie counts only for a page, and there is no Origin; send the token in Authorization."
         return Refusal(HTTPStatus.FORBIDDEN, "origin_not_allowed", message, CloseCode.ORIGIN_NOT_ALLOWED)
     return found.pop()

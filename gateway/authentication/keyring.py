@@ -5,7 +5,8 @@ cannot be taken for a secret, and `none` is nobody's.
 """
 
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,6 +29,9 @@ MIN_RSA_BITS: Final = 2048
 MAX_KEYS: Final = 100
 """In a key set."""
 
+MAX_SAME: Final = 4
+"""Keys with the same id, or without one. A token is tried with each: two of them overlap in a rotation."""
+
 
 _ALGORITHMS: Final = get_default_algorithms()
 
@@ -44,29 +48,33 @@ class Key(NamedTuple):
 
 
 class Keyring:
-    """The keys of one issuer. `by_id` are those with a key id; `others` take whatever has the right
-    algorithm, if it names no key or this ring has no ids at all."""
+    """The keys of one issuer, each with its id or None. Raises ValueError for more than MAX_SAME with the
+    same id, or without: a token may be of any of them."""
 
-    def __init__(self, by_id: dict[str, Key], others: Iterable[Key] = ()) -> None:
-        self._by_id = by_id
-        self._others = {key.algorithm: key for key in others}
+    def __init__(self, keys: Iterable[tuple[str | None, Key]]) -> None:
+        self._by_id: defaultdict[str | None, list[Key]] = defaultdict(list)
+        for key_id, key in keys:
+            self._by_id[key_id].append(key)
+        if any(len(same) > MAX_SAME for same in self._by_id.values()):
+            raise ValueError(f"more than {MAX_SAME} keys with the same id, or without one")
 
     def __len__(self) -> int:
-        return len(self._by_id) + len(self._others)
+        return sum(map(len, self._by_id.values()))
 
-    def find(self, key_id: str | None, algorithm: str) -> Key | None:
-        """The key for a token whose header says this; it may be one of another algorithm. None when
-        the ring has no such key."""
-        if self._by_id and key_id is not None:
-            return self._by_id.get(key_id)
-        if self._others:
-            return self._others.get(algorithm) or next(iter(self._others.values()))
+    def find(self, key_id: str | None, algorithm: str) -> Sequence[Key]:
+        """The keys that a token may be signed with whose header says this, those of other algorithms
+        included; empty when the ring has none."""
+        if key_id in self._by_id:
+            return self._by_id[key_id]
+        if key_id is not None:
+            # Where no key has a name, one that a token gives means nothing.
+            return self._by_id[None] if self._by_id.keys() == {None} else ()
         # A token that names no key, and keys that all have names: only one of its algorithm will do.
-        fitting = [key for key in self._by_id.values() if key.algorithm == algorithm]
-        return fitting[0] if len(fitting) == 1 else None
+        fitting = [key for same in self._by_id.values() for key in same if key.algorithm == algorithm]
+        return fitting if len(fitting) == 1 else ()
 
 
-NO_KEYS: Final = Keyring({})
+NO_KEYS: Final = Keyring(())
 
 
 def keyring_of_secret(secret: str) -> Keyring:
@@ -74,7 +82,7 @@ def keyring_of_secret(secret: str) -> Keyring:
     encoded = secret.encode()
     if len(encoded) < MIN_SECRET_BYTES:
         raise ValueError(f"takes at least {MIN_SECRET_BYTES} bytes, got {len(encoded)}")
-    return Keyring({}, [Key("HS256", encoded)])
+    return Keyring([(None, Key("HS256", encoded))])
 
 
 def keyring_of_public_key(pem: str) -> Keyring:
@@ -84,7 +92,7 @@ def keyring_of_public_key(pem: str) -> Keyring:
         loaded = load_pem_public_key(pem.replace("\\n", "\n").encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError("takes a public key in PEM (-----BEGIN PUBLIC KEY-----)") from None
-    return Keyring({}, [_key(loaded)])
+    return Keyring([(None, _key(loaded))])
 
 
 def keyring_of_jwks(document: bytes) -> Keyring:
@@ -96,20 +104,10 @@ def keyring_of_jwks(document: bytes) -> Keyring:
         raise ValueError("not a key set (JSON with `keys`)") from None
     if not isinstance(keys, list) or len(keys) > MAX_KEYS:
         raise ValueError(f"not a list of up to {MAX_KEYS} keys")
-    by_id: dict[str, Key] = {}
-    others: list[Key] = []
-    for jwk in keys:
-        key = _jwk(jwk)
-        if key is None:
-            continue
-        key_id = jwk.get("kid")
-        if key_id is None:
-            others.append(key)
-        elif isinstance(key_id, str):
-            by_id[key_id] = key
-    if not by_id and not others:
+    found = [(jwk.get("kid"), key) for jwk in keys if (key := _jwk(jwk)) is not None]
+    if not found:
         raise ValueError("no key for RS256, ES256 or EdDSA is in it")
-    return Keyring(by_id, others)
+    return Keyring(found)
 
 
 def _key(loaded: object) -> Key:
@@ -129,7 +127,7 @@ def _jwk(jwk: Any) -> Key | None:
     """None for one that is not to be used."""
     if not isinstance(jwk, dict) or jwk.get("kty") not in ("RSA", "EC", "OKP") or "d" in jwk:
         return None  # a private key has no business there, nor has a secret
-    if jwk.get("use", "sig") != "sig":
+    if jwk.get("use", "sig") != "sig" or not isinstance(jwk.get("kid"), str | None):
         return None
     operations = jwk.get("key_ops")
     if operations is not None and not (isinstance(operations, list) and "verify" in operations):

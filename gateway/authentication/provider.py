@@ -111,9 +111,7 @@ class KeyProvider:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self.failures += 1
             self.is_away = True
-            # Its text may repeat the address, which an operator wrote; never what came from there.
-            reason = str(error) or type(error).__name__
-            log.warning("the identity provider gives no keys", error=reason, known_keys=len(self.keyring))
+            log.warning("the identity provider gives no keys", error=_reason(error), known_keys=len(self.keyring))
             return
         if self.is_away:
             log.info("keys of the identity provider are there", count=len(keyring))
@@ -131,3 +129,10 @@ class KeyProvider:
                 if len(document) > MAX_DOCUMENT_BYTES:
                     raise ValueError(f"its key set is larger than {MAX_DOCUMENT_BYTES} bytes")
             return bytes(document)
+
+
+def _reason(error: Exception) -> str:
+    """What is logged: never what came from there, nor the address with its query, both of which aiohttp's
+    texts repeat."""
+    is_ours = isinstance(error, aiohttp.ClientConnectorError) or not isinstance(error, aiohttp.ClientError)
+    return (is_ours and str(error)) or type(error).__name__

@@ -95,10 +95,10 @@ class Revocations:
 
     async def run(self) -> None:
         while True:
-            if time.time() >= self._forget_at:
-                self._forget_at = time.time() + FORGET_SECONDS
-                self.cutoffs.forget(time.time() - self._remember_seconds + FORGET_SECONDS)
             try:
+                if time.time() >= self._forget_at:
+                    await self._forget(time.time() - self._remember_seconds)
+                    self._forget_at = time.time() + FORGET_SECONDS
                 await self.read()
             except RedisError as error:
                 if not self._is_failing:
@@ -123,10 +123,14 @@ class Revocations:
     async def revoke(self, user_id: str) -> float:
         """Refuse the user's tokens issued until now. Gives the cut-off, Unix seconds. Raises RedisError."""
         link = await self._links.of(GLOBAL_BUCKET)
-        cutoff = await link.call(
-            "EVAL", _SCRIPT, 1, self._key, user_id, self._remember_seconds, timeout_seconds=self._timeout_seconds
-        )
+        cutoff = await link.call("EVAL", _SCRIPT, 1, self._key, user_id, timeout_seconds=self._timeout_seconds)
         return float(cutoff)
+
+    async def _forget(self, until: float) -> None:
+        """Here and in Redis, which only those do that judge tokens: they know how old tokens may be."""
+        self.cutoffs.forget(until + FORGET_SECONDS)
+        link = await self._links.of(GLOBAL_BUCKET)
+        await link.call("ZREMRANGEBYSCORE", self._key, "-inf", repr(until), timeout_seconds=self._timeout_seconds)
 
     async def _entries_from(self, cutoff: float) -> list[tuple[str, float]]:
         entries: list[tuple[str, float]] = []

@@ -101,12 +101,13 @@ def _verify(header: _Header, signed: bytes, signature: bytes, keyring: Keyring) 
     if header.crit is not UNSET or header.b64 is not UNSET:
         raise BadToken("has an extension (crit, b64), and none is known here")
     key_id = header.kid or None
-    key = keyring.find(key_id, header.alg)
-    if key is None:
+    keys = keyring.find(key_id, header.alg)
+    if not keys:
         raise UnknownKey(key_id, header.alg)
-    if header.alg != key.algorithm:
+    keys = [key for key in keys if key.algorithm == header.alg]
+    if not keys:
         raise BadToken("is signed with another algorithm than its key is for")
-    if not key.verifies(signed, signature):
+    if not any(key.verifies(signed, signature) for key in keys):
         raise BadToken("has a wrong signature")
 
 
@@ -128,7 +129,7 @@ def _read_claims(claims: Mapping[str, Any], rules: TokenRules, now: float) -> Cl
     if rules.audience or claims.get("aud"):
         audience = _present(claims, "aud")
         audiences = audience if isinstance(audience, list) else [audience]
-        if not any(one in audiences for one in rules.audience):
+        if not all(isinstance(one, str) for one in audiences) or set(rules.audience).isdisjoint(audiences):
             raise BadToken("is for another audience")
     return Claims(_user_id(claims, rules.user_claim), expires_at, issued_at)
 

@@ -185,6 +185,9 @@ def pages() -> Iterator[Case]:
         page = {"Origin": "https://app.example.com", "Cookie": f"session={sent}"}
         yield Case(f"{name} token in a cookie", "cookie", 401, (sent,), headers=page)
     yield Case("cookie without Origin", "cookie", 403, (good,), headers={"Cookie": f"session={good}"}, close=4504)
+    for site in ("same-site", "cross-site", "none"):
+        headers = {"Cookie": f"session={good}", "Sec-Fetch-Site": site}
+        yield Case(f"cookie without Origin, {site}", "cookie", 403, (good,), headers=headers, close=4504)
     yield Case(
         "cookie of a foreign page",
         "cookie",
@@ -289,7 +292,7 @@ async def send(case: Case, gateway: Process, more: dict[str, str]) -> tuple[int,
 
 
 def test_the_table_is_as_long_as_it_claims() -> None:
-    assert len({(case.name, case.replica) for case in CASES}) == len(CASES) >= 60
+    assert len({(case.name, case.replica) for case in CASES}) == len(CASES) >= 120
 
 
 async def test_who_is_refused_and_how_and_nothing_of_a_token_is_logged(stage: Stage, provider: Provider) -> None:
@@ -323,6 +326,7 @@ async def good_ones_are_let_in(gateways: dict[str, Process]) -> None:
         ("secret", {"Sec-WebSocket-Protocol": f"bearer.{good}, notify.v1"}, "user_id=ann"),
         ("query", {}, f"token={good}"),
         ("cookie", {"Cookie": f"a=b; session={good}"} | page, ""),
+        ("cookie", {"Cookie": f"session={good}", "Sec-Fetch-Site": "same-origin"}, ""),
         ("cookie", {"Cookie": "session=old", "Authorization": f"Bearer {good}"}, ""),
         ("secret", {"Authorization": f"Bearer {token(SECRET, claims(iat=None))}"}, ""),
         ("secret", {"Authorization": f"Bearer {token(SECRET, claims(aud=['x', AUDIENCE]))}"}, ""),

@@ -111,6 +111,12 @@ def test_settings_do_not_change() -> None:
         settings.service_name = "other"
 
 
+@pytest.mark.parametrize("name", ["JWT_ISSUER", "AUTH_COOKIE", "JWT_SECRET", "ALLOW_QUERY_TOKEN"])
+def test_what_speaks_of_tokens_without_a_mode_is_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "true")
+    assert f"{name} is set, but AUTH_MODE is not" in error_of(AuthenticationSettings)
+
+
 # Lists
 
 

@@ -1,11 +1,10 @@
 """A stream, and those on this replica who get it."""
 
-from collections import Counter
 from typing import Optional, Protocol
 
 from gateway.allowance import Allowance
 from gateway.cursor import Position
-from gateway.group import Group, Receiver, Wishes
+from gateway.group import Group, Receiver, Tally, Wishes
 from gateway.stream import Stream
 from shared.keys import StreamName
 
@@ -74,7 +73,7 @@ class Audience:
             group.leave(member)
             self._forget_if_empty(group)
 
-    def flush(self, member: Member, deliveries: Counter[bytes]) -> None:
+    def flush(self, member: Member, deliveries: Tally) -> None:
         """Write `member` what it is owed of this stream, and let it leave its group."""
         group = self.groups.get(member.wishes)
         if group is not None:

@@ -4,7 +4,6 @@ A fan-out fixes its receivers when it starts; who joins later gets what came aft
 less. All of it runs in the event loop's thread.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -26,6 +25,8 @@ class Due(NamedTuple):
     place: "Position | Cursor | None" = None
     """Where whoever was written it is, for those who are told with each event: in its stream, or in
     both; None for others, and when it stays where it was."""
+    ts_ms: int = 0
+    """The message's: its record's timestamp."""
 
 
 class Wishes(NamedTuple):
@@ -60,6 +61,13 @@ class Receiver(Protocol):
 
     def close(self, code: CloseCode, reason: str | None = None) -> None:
         """End the connection. It leaves the hub before this returns."""
+
+
+class Tally(Protocol):
+    """Who counts what was written."""
+
+    def live(self, due: Sequence[Due], receivers: int) -> None:
+        """So many connections were just written this."""
 
 
 class Group:
@@ -105,19 +113,18 @@ class Group:
         if self._joiners:
             self._joiners = [joiner for joiner in self._joiners if joiner[0] is not member]
 
-    def flush(self, member: Receiver, deliveries: Counter[bytes]) -> None:
+    def flush(self, member: Receiver, deliveries: Tally) -> None:
         """Write `member` what it is still owed, ahead of the others, and leave."""
         owed: list[Due] = []
         since = next((since for joiner, since in self._joiners if joiner is member), None)
         if since is not None:
             owed = self._due[since:]
-            count_deliveries(deliveries, owed, 1)
         elif member in self.members:
-            count_deliveries(deliveries, self._due, 1)
             owed = self._started + self._due if self._is_yet_to_receive(member) else list(self._due)
         self.leave(member)
         if owed:
             self._write(member, owed)
+            deliveries.live(owed, 1)
 
     def _is_yet_to_receive(self, member: Receiver) -> bool:
         """Whether the fan-out under way has not reached `member`. It will not."""
@@ -163,7 +170,7 @@ class Group:
     def push(self, due: Due) -> None:
         self._due.append(due)
 
-    def deliver(self, writes: int, deliveries: Counter[bytes]) -> tuple[int, int]:
+    def deliver(self, writes: int, deliveries: Tally) -> tuple[int, int]:
         """Make up to `writes` writes of the fan-out under way, or of the next one.
 
         Gives how many were made, and the bytes that ceased to be due.
@@ -187,6 +194,7 @@ class Group:
             blob = self._blob
             for member in receivers:
                 member.write(blob)
+        deliveries.live(self._started, len(receivers))
         if self._index >= len(self._receivers):
             self._end()
         return made, started_bytes
@@ -195,7 +203,7 @@ class Group:
         """The fan-out under way has reached everybody."""
         self._receivers, self._index, self._blob, self._started, self._rest = [], 0, b"", [], None
 
-    def _start(self, deliveries: Counter[bytes]) -> int:
+    def _start(self, deliveries: Tally) -> int:
         """Fix the receivers of what is due, or of its first part when it is much."""
         count = count_within([due.frame for due in self._due], FAN_OUT_BYTES)
         self._started, self._due = self._due[:count], self._due[count:]
@@ -204,12 +212,11 @@ class Group:
         started_bytes = sum(map(len, frames))
         if self.wishes.variant is not Variant.EVENTS:
             self._blob = frames[0] if count == 1 else b"".join(frames)
-        count_deliveries(deliveries, self._started, len(self._receivers))
         if self._joiners:
             self._take_in_joiners(deliveries)
         return started_bytes
 
-    def _take_in_joiners(self, deliveries: Counter[bytes]) -> None:
+    def _take_in_joiners(self, deliveries: Tally) -> None:
         """Make members of those who joined before the end of what starts, and give them their share."""
         joiners, count = self._joiners, len(self._started)
         self._joiners = [(member, since - count) for member, since in joiners if since > count]
@@ -220,7 +227,7 @@ class Group:
         for member, since in taken:
             if since < count:
                 self._write(member, self._started[since:])
-                count_deliveries(deliveries, self._started[since:], 1)
+                deliveries.live(self._started[since:], 1)
 
     def _write(self, member: Receiver, due: Sequence[Due]) -> None:
         """In parts, so that a connection whose socket takes no more after one of them knows it."""
@@ -253,17 +260,10 @@ def in_parts(due: Sequence[Due], limit_bytes: int) -> Iterator[Sequence[Due]]:
         yield due[start:]
 
 
-def count_deliveries(deliveries: Counter[bytes], due: Sequence[Due], receivers: int) -> None:
-    """Add what `receivers` connections are written."""
-    for one in due:
-        if one.type is not None:
-            deliveries[one.type] += receivers
-
-
 def with_ids(due: Sequence[Due], cursor: Cursor, *, is_global: bool) -> tuple[bytes, Cursor]:
     """Events as one event stream is written them, each with its cursor behind it; and the last one."""
     parts: list[bytes] = []
-    for frame, _, place in due:
+    for frame, _, place, _ in due:
         parts.append(frame)
         if place is None:
             continue

@@ -7,13 +7,14 @@ many yields to the loop between slices, so that handshakes and pings stay prompt
 import asyncio
 import itertools
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Final
 
 from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, Position
+from gateway.deliveries import Deliveries
 from gateway.frames import Control, Variant, frame_control, frame_heartbeat, frame_message
 from gateway.group import Due, Group, Receiver, Wishes
 from gateway.resume import Resync
@@ -78,8 +79,7 @@ class Hub:
         self.drained = asyncio.Event()
         """Clear while so much is due that nothing more shall be read from Redis."""
         self.drained.set()
-        self.deliveries: Counter[bytes] = Counter()
-        """Messages handed to connections, by type."""
+        self.deliveries = Deliveries()
         self.on_wanted: Callable[[], None] = lambda: None
         self.on_fetch: Callable[[Audience], None] = lambda _audience: None
         self.on_flood: Callable[[bool], None] = lambda _flooded: None
@@ -351,7 +351,7 @@ class Hub:
                         frame = frame_message(wishes.variant, message, is_global=is_global, label=label)
                         frames[wishes.variant] = frame
                     place = None if wishes.variant is Variant.PLAIN else Position(label, message.seq)
-                    self._push_to(group, Due(frame, message.type, place))
+                    self._push_to(group, Due(frame, message.type, place, message.ts_ms))
         if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():
             self.drained.clear()
             self.on_flood(True)

@@ -20,7 +20,7 @@ from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import START, Cursor, Position
 from gateway.frames import Variant, frame_control, frame_message, frame_snapshot
-from gateway.group import Due, count_deliveries, with_ids
+from gateway.group import Due, with_ids
 from gateway.history import parse_meta, parse_page, read_meta
 from gateway.hub import Hub, resync_frame
 from gateway.resume import Resync, before_all, end_of, judge
@@ -449,7 +449,7 @@ class Replay:
         else:
             data = b"".join([one.frame for one in due])
         connection.write_replayed(data)
-        count_deliveries(self._hub.deliveries, due, 1)
+        self._hub.deliveries.replayed(due)
 
     async def _read(self, audience: Audience, *commands: Command) -> list[Reply]:
         link = await self._replays.links.of(audience.name.bucket)

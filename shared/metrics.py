@@ -3,12 +3,12 @@
 Counted in the hot path are plain integers; they are read when Prometheus asks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -60,6 +60,10 @@ class RelayMetrics:
         self.redis_up = Gauge("notify_relay_redis_up", "1 while Redis answers", registry=self.registry)
 
 
+Cumulated = tuple[Sequence[tuple[str, int]], float]
+"""A histogram: how many were up to each upper bound, in seconds, and the sum of all, in seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayCounts:
     """What a replica counts in plain integers, at one moment."""
@@ -70,6 +74,7 @@ class GatewayCounts:
     handshakes: Mapping[int, int]
     refusals: Mapping[str, int]
     deliveries: Mapping[bytes, int]
+    latencies: Mapping[bytes, Cumulated]
     closes: Mapping[int, int]
     gaps: Mapping[str, int]
     replays: Mapping[str, int]
@@ -113,6 +118,14 @@ class GatewayMetrics(Collector):
         )
         deliveries = {type_.decode(): count for type_, count in counts.deliveries.items()}
         yield _counter("deliveries", "Messages handed to client connections, by type", "type", deliveries)
+        latency = HistogramMetricFamily(
+            "notify_gateway_latency_seconds",
+            "From a live message's record timestamp to the write to a client's socket, by type",
+            labels=["type"],
+        )
+        for type_, (buckets, sum_seconds) in counts.latencies.items():
+            latency.add_metric([type_.decode()], buckets, sum_seconds)
+        yield latency
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

@@ -133,6 +133,7 @@ def counts() -> GatewayCounts:
         handshakes={101: 5, 503: 2},
         refusals={"unavailable": 2},
         deliveries={b"risk_alert": 7},
+        latencies={},
         closes={1012: 1},
         gaps={"filled": 4},
         replays={},

@@ -15,6 +15,7 @@ NOTHING = GatewayCounts(
     handshakes={},
     refusals={},
     deliveries={},
+    latencies={},
     closes={},
     gaps={},
     replays={},
@@ -54,6 +55,7 @@ def test_counts_are_read_when_prometheus_asks() -> None:
         handshakes={101: 3},
         refusals={"unauthorized": 11},
         deliveries={b"risk_alert": 4},
+        latencies={b"risk_alert": ([("0.01", 3), ("+Inf", 4)], 0.7)},
         closes={4000: 5},
         gaps={"filled": 6, "unfillable": 7},
         replays={"recovered": 8, "resync": 9},
@@ -68,6 +70,10 @@ def test_counts_are_read_when_prometheus_asks() -> None:
     assert read[("notify_gateway_handshakes_total", "101")] == 3
     assert read[("notify_gateway_refusals_total", "unauthorized")] == 11
     assert read[("notify_gateway_deliveries_total", "risk_alert")] == 4
+    assert read[("notify_gateway_latency_seconds_bucket", "0.01", "risk_alert")] == 3
+    assert read[("notify_gateway_latency_seconds_bucket", "+Inf", "risk_alert")] == 4
+    assert read[("notify_gateway_latency_seconds_count", "risk_alert")] == 4
+    assert read[("notify_gateway_latency_seconds_sum", "risk_alert")] == 0.7
     assert read[("notify_gateway_closes_total", "4000")] == 5
     assert read[("notify_gateway_gaps_total", "filled")] == 6
     assert read[("notify_gateway_gaps_total", "unfillable")] == 7

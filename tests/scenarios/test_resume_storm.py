@@ -21,7 +21,7 @@ _HEADERS = "".join(
 
 
 class Resuming(asyncio.Protocol):
-    """Writes one handshake and takes what comes, and nothing more: a thousand are to be quick."""
+    """Writes one handshake, takes what comes and answers pings, and nothing more: a thousand are to be quick."""
 
     def __init__(self, target: str) -> None:
         self.frames: list[bytes] = []
@@ -39,7 +39,11 @@ class Resuming(asyncio.Protocol):
             head, end, data = (self._head + data).partition(b"\r\n\r\n")
             self._head = None if end else head
         if self._head is None:
-            self.frames += [payload for opcode, payload in self._splitter.feed(data) if opcode in (1, 8)]
+            for opcode, payload in self._splitter.feed(data):
+                if opcode == 9:
+                    self.transport.write(b"\x8a\x80" + bytes(4))
+                else:
+                    self.frames.append(payload)
 
     @property
     def events(self) -> list[bytes]:

@@ -5,11 +5,12 @@ protocol and so to FastAPI. The door sees only a socket's first request: HTTP an
 """
 
 import asyncio
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -48,11 +49,46 @@ _WEBSOCKET: Final[type[Connection]] = WebSocket
 _EVENT_SOURCE: Final[type[Connection]] = EventSource
 
 
-class Newcomer(Protocol):
+class Newcomer:
     """A socket whose first request's head was not read yet."""
 
+    __slots__ = ("_address", "_keeper", "came_at")
+
+    def __init__(self, keeper: "Doorkeeper") -> None:
+        self._keeper = keeper
+        self._address: str | None = None
+        """Under which the socket is counted, once it is."""
+        self.came_at = keeper.connections.wheel.second
+
+    @abstractmethod
     def close(self) -> None:
-        """The replica is going."""
+        """Cut it off without a word."""
+
+    def _enter(self) -> None:
+        self._keeper.doors.add(self)
+        self._keeper.awaited[self] = None
+
+    def _count_peer(self, peer_host: str) -> None:
+        """Count a socket as soon as it is there, unless it is a proxy's: one that never says a word
+        counts, too. Far above the limit nobody waits for its head to tell it why."""
+        keeper = self._keeper
+        peer = parse_address(peer_host) if keeper.addresses.most else None
+        if peer is not None and not is_trusted(peer, keeper.proxies):
+            self._address = counted_as(peer)
+            if keeper.addresses.take(self._address) > keeper.addresses.most:
+                self.close()
+
+    def _forget(self) -> None:
+        """The head has come, or nobody waits for it any more."""
+        self._keeper.awaited.pop(self, None)
+
+    def _leave(self) -> None:
+        """It is gone, or somebody else's. May be called twice."""
+        self._forget()
+        self._keeper.doors.discard(self)
+        if self._address is not None:
+            self._keeper.addresses.release(self._address)
+            self._address = None
 
 
 class Doorkeeper:
@@ -74,8 +110,8 @@ class Doorkeeper:
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
         self.doors: set[Newcomer] = set()
-        self.awaited: OrderedDict[Door, None] = OrderedDict()
-        """Doors whose heads have not come, in the order in which they came themselves."""
+        self.awaited: OrderedDict[Newcomer, None] = OrderedDict()
+        """Those whose heads have not come, in the order in which they came themselves."""
         self.head_bytes = 0
         """What has come of those heads."""
         self._server_state: ServerState | None = None
@@ -99,7 +135,7 @@ class Doorkeeper:
         return len(self.doors) + self.connections.sockets + http - self._limit - SOCKETS_RESERVE
 
     def makes_room(self) -> bool:
-        """Cut off the door that has waited longest for its head, if that is longer than PATIENCE_SECONDS."""
+        """Cut off the one that is awaited longest, if that is longer than PATIENCE_SECONDS."""
         oldest = next(iter(self.awaited), None)
         if oldest is None or self.connections.wheel.second - oldest.came_at < PATIENCE_SECONDS:
             return False
@@ -117,39 +153,25 @@ class Doorkeeper:
         return unavailable(f"{reason}; connect again.", spread_ms()) if reason else None
 
 
-class Door(asyncio.Protocol):
+class Door(Newcomer, asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = (
-        "_address",
-        "_dropped_bytes",
-        "_head",
-        "_is_waiting",
-        "_keeper",
-        "_refused",
-        "_transport",
-        "came_at",
-        "place",
-    )
+    __slots__ = ("_dropped_bytes", "_head", "_is_waiting", "_refused", "_transport", "place")
 
     def __init__(self, keeper: Doorkeeper) -> None:
-        self._keeper = keeper
+        super().__init__(keeper)
         self._head = b""
         self._refused = False
         self._is_waiting = False
         """The head was read, and the key of its token is being fetched."""
-        self._address: str | None = None
-        """Under which the socket is counted, once it is."""
         self._dropped_bytes = 0
         self._transport: asyncio.Transport
-        self.came_at = keeper.connections.wheel.second
         self.place = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own is no subclass of it
         keeper = self._keeper
-        keeper.doors.add(self)
-        keeper.awaited[self] = None
+        self._enter()
         keeper.connections.wheel.set(self, keeper.settings.head_seconds)
         # Sockets that have not said a thing yet are clients, too, as far as open files go.
         excess = keeper.excess_sockets
@@ -157,8 +179,8 @@ class Door(asyncio.Protocol):
             self.close()
         elif excess > 0 and not keeper.makes_room():
             self._refuse(unavailable("This replica is full; connect again.", spread_ms()))
-        elif keeper.addresses.most:
-            self._count_peer()
+        else:
+            self._count_peer(peer_host(transport))
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -198,7 +220,6 @@ class Door(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """Cut it off without a word."""
         self._forget()
         self._transport.abort()
 
@@ -207,17 +228,12 @@ class Door(asyncio.Protocol):
         self._head = head
 
     def _forget(self) -> None:
-        """The head has come, or nobody waits for it any more."""
         self._keep(b"")
-        self._keeper.awaited.pop(self, None)
+        super()._forget()
 
     def _leave(self) -> None:
-        self._forget()
-        self._keeper.doors.discard(self)
+        super()._leave()
         self._keeper.connections.wheel.cancel(self)
-        if self._address is not None:
-            self._keeper.addresses.release(self._address)
-            self._address = None
 
     def _read(self, head: bytes, rest: bytes) -> None:
         if head.count(b"\r\n") > MAX_HEADERS:
@@ -244,7 +260,7 @@ class Door(asyncio.Protocol):
 
     def _decide(self, kind: type[Connection], request: Request, *, has_more: bool = False) -> None:
         decide = admit if kind is _WEBSOCKET else admit_events
-        admitted = decide(request, self._peer_host(), self._keeper.policy)
+        admitted = decide(request, peer_host(self._transport), self._keeper.policy)
         if has_more and not isinstance(admitted, Refused):
             self._refuse(_too_early())
         elif isinstance(admitted, Later):
@@ -271,16 +287,6 @@ class Door(asyncio.Protocol):
             self._is_waiting = False
             self._decide(kind, request)
 
-    def _count_peer(self) -> None:
-        """Count a socket as soon as it is there, unless it is a proxy's: one that never says a word
-        counts, too. Far above the limit nobody waits for its head to tell it why."""
-        keeper = self._keeper
-        peer = parse_address(self._peer_host())
-        if peer is not None and not is_trusted(peer, keeper.proxies):
-            self._address = counted_as(peer)
-            if keeper.addresses.take(self._address) > keeper.addresses.most:
-                self._transport.abort()
-
     def _count_client(self, request: Request) -> Refusal | None:
         """Count a proxy's client, now that it is known. A refusal when its address has too many, or
         has had since it came."""
@@ -288,7 +294,7 @@ class Door(asyncio.Protocol):
         if not keeper.addresses.most:
             return None
         if self._address is None:
-            client = client_address(self._peer_host(), request.header(b"x-forwarded-for"), keeper.proxies)
+            client = client_address(peer_host(self._transport), request.header(b"x-forwarded-for"), keeper.proxies)
             if client is None:
                 return None
             self._address = counted_as(client)
@@ -300,10 +306,6 @@ class Door(asyncio.Protocol):
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
-
-    def _peer_host(self) -> str:
-        peer = self._transport.get_extra_info("peername")
-        return peer[0] if peer else ""
 
     def _refuse(
         self,
@@ -322,6 +324,12 @@ class Door(asyncio.Protocol):
             self._transport.write_eof()
         else:
             self._transport.close()  # TLS: says that it is the end, and reads on until the client says so
+
+
+def peer_host(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end; empty where there is none."""
+    peer = transport.get_extra_info("peername")
+    return peer[0] if peer else ""
 
 
 def _too_early() -> Refusal:

@@ -2,7 +2,8 @@
 
 Left to the event loop's server, nobody would know of a socket before its TLS handshake is over, so that those
 who never finish one could take all open files, for a minute each. So the server accepts plain sockets; here
-each is counted as one of the door's, has HEAD_SECONDS for its handshake, and goes to a door.
+each is counted as one of the door's and for its address, has HEAD_SECONDS for its handshake, less where there
+is no room, and goes to a door.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, Final, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.door import REFUSALS_RESERVE, Door, Doorkeeper
+from gateway.door import REFUSALS_RESERVE, Door, Doorkeeper, Newcomer, peer_host
 from shared.bounded_http import LINGER_SECONDS
 
 WRITE_BUFFER_BYTES: Final = 64 * 1024
@@ -48,29 +49,35 @@ class Arrival(asyncio.Protocol):
         self._make_door = make_door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._port.keeper.excess_sockets < REFUSALS_RESERVE:
+        keeper = self._port.keeper
+        if keeper.excess_sockets >= 0:
+            # Now, not at a door alone: those who never come to one would keep the places of all who do.
+            keeper.makes_room()
+        if keeper.excess_sockets < REFUSALS_RESERVE:
             try:
                 raw = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
             except OSError:  # no open files left
                 pass
             else:
-                TlsHandshake(self._port, self._make_door, raw)
+                TlsHandshake(self._port, self._make_door, raw, peer_host(transport))
         cast(asyncio.Transport, transport).abort()  # uvloop's own is no subclass of it
 
 
-class TlsHandshake(asyncio.Protocol):
+class TlsHandshake(Newcomer, asyncio.Protocol):
     """The handshake of one socket, which counts as one of the door's. Owns the task that waits for its end."""
 
-    def __init__(self, port: TlsPort, make_door: Callable[[], Door], raw: socket.socket) -> None:
-        self._port = port
+    def __init__(self, port: TlsPort, make_door: Callable[[], Door], raw: socket.socket, peer: str) -> None:
+        super().__init__(port.keeper)
+        self._context = port.context
         self._make_door = make_door
-        port.keeper.doors.add(self)
-        self._task = asyncio.get_running_loop().create_task(self._run(raw))
-        # Cancelled before it began, nobody has taken the socket.
-        self._task.add_done_callback(lambda task: raw.close() if task.cancelled() else None)
+        self._raw = raw
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+        self._enter()
+        self._count_peer(peer)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The handshake is over."""
+        """The handshake is over: from now on the door counts the socket, and its patience begins anew."""
         self._leave()
         made = cast(asyncio.Transport, transport)
         made.set_write_buffer_limits(WRITE_BUFFER_BYTES)
@@ -79,22 +86,21 @@ class TlsHandshake(asyncio.Protocol):
         door.connection_made(made)
 
     def close(self) -> None:
-        """The replica is going."""
+        self._forget()
         self._task.cancel()
 
-    def _leave(self) -> None:
-        self._port.keeper.doors.discard(self)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._leave()
+        if task.cancelled():
+            self._raw.close()  # perhaps before it began, and nobody has taken the socket
 
-    async def _run(self, raw: socket.socket) -> None:
+    async def _run(self) -> None:
         # Without TLS, too slow, or gone: nothing that could be told to it.
         with contextlib.suppress(OSError):
-            try:
-                await asyncio.get_running_loop().connect_accepted_socket(
-                    lambda: self,
-                    raw,
-                    ssl=self._port.context,
-                    ssl_handshake_timeout=self._port.keeper.settings.head_seconds,
-                    ssl_shutdown_timeout=LINGER_SECONDS,
-                )
-            finally:
-                self._leave()
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self,
+                self._raw,
+                ssl=self._context,
+                ssl_handshake_timeout=self._keeper.settings.head_seconds,
+                ssl_shutdown_timeout=LINGER_SECONDS,
+            )

@@ -18,7 +18,7 @@ from http_client import port_of
 from loops import LOOPS, run_on
 from test_door import HANDSHAKE, OFFERING, House
 
-from gateway.door import REFUSALS_RESERVE, SOCKETS_RESERVE
+from gateway.door import PATIENCE_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE
 from gateway.tls import WRITE_BUFFER_BYTES, TlsPort
 from shared.server import HttpServer, http_server
 from shared.tls import Names, server_context
@@ -91,6 +91,8 @@ def run(request: pytest.FixtureRequest, authority: Authority, context: ssl.SSLCo
         yield house
         await eventually(lambda: not house.keeper.doors, "all doors to be gone")
         await eventually(lambda: not house.sockets, "all sockets to be gone")
+        assert not house.keeper.awaited
+        assert not house.keeper.addresses
         await eventually(lambda: open_files() <= files, "no file to be left open")
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -195,6 +197,55 @@ def test_above_the_bound_a_crowd_is_cut_off_before_its_handshake(run: Run) -> No
         assert (await house.exchange(GET_HELLO)).startswith(b"HTTP/1.1 503 ")
         house.keeper._limit = 1
         assert (await house.exchange(GET_HELLO)).startswith(b"HTTP/1.1 200 ")
+
+    run(test, head_seconds=60)
+
+
+def test_who_never_speaks_tls_counts_for_its_address(run: Run) -> None:
+    async def test(house: TlsHouse) -> None:
+        silent = [await house.connect(tls=False) for _ in range(20)]
+        # As on a plain port: so far above the limit that nobody waits to tell it why.
+        await eventually(lambda: sum(reader.at_eof() for reader, _ in silent) == 14, "those above to be cut off")
+        assert len(house.keeper.doors) == 6
+        assert len(house.keeper.addresses) == 1
+        with pytest.raises(OSError):  # noqa: PT011 - how it ends differs
+            await house.connect()
+        for _, writer in silent:
+            writer.close()
+        await eventually(lambda: not house.keeper.addresses, "the address to be free again")
+        assert (await house.exchange(GET_HELLO)).startswith(b"HTTP/1.1 200 ")
+
+    run(test, head_seconds=60, max_connections_per_address=3)
+
+
+def test_a_socket_counts_once_for_its_address_from_its_handshake_to_its_end(run: Run) -> None:
+    async def test(house: TlsHouse) -> None:
+        _, first = await house.connect()
+        first.write(HANDSHAKE)
+        await eventually(lambda: house.connections.joining == 1, "the handshake")
+        assert house.keeper.addresses.excess("127.0.0.1") == 0
+        said = await house.exchange(HANDSHAKE)
+        assert said.startswith(b"HTTP/1.1 429 ")
+        first.close()
+        await eventually(lambda: not house.keeper.addresses, "the address to be free again")
+
+    run(test, max_connections_per_address=1)
+
+
+@pytest.mark.parametrize("silent_count", [6, 5 + REFUSALS_RESERVE])
+def test_who_is_long_in_its_handshake_makes_room_where_there_is_none(run: Run, silent_count: int) -> None:
+    async def test(house: TlsHouse) -> None:
+        house.keeper._limit = 5 - SOCKETS_RESERVE
+        silent = [await house.connect(tls=False) for _ in range(silent_count)]
+        await eventually(lambda: len(house.keeper.doors) == silent_count, "the sockets to count")
+        house.tick(PATIENCE_SECONDS)
+        if silent_count == 5 + REFUSALS_RESERVE:
+            with pytest.raises(OSError):  # noqa: PT011 - how it ends differs
+                await house.connect()  # too late for this one, but not for the next
+            await eventually(lambda: len(house.keeper.doors) < silent_count, "the oldest to be gone")
+        assert (await house.exchange(GET_HELLO)).startswith(b"HTTP/1.1 200 ")
+        for _, writer in silent:
+            writer.close()
 
     run(test, head_seconds=60)
 

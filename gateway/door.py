@@ -115,7 +115,7 @@ class Doorkeeper:
         self.head_bytes = 0
         """What has come of those heads."""
         self._server_state: ServerState | None = None
-        self._http: Callable[[], asyncio.Protocol]
+        self._http: Callable[[], BoundedHttp]
 
     def door(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: object) -> "Door":
         """The protocol of a new socket, for uvicorn's `Config(http=...)`."""
@@ -124,7 +124,7 @@ class Doorkeeper:
             self._http = partial(BoundedHttp, config, server_state, app_state, is_alone=False)
         return Door(self)
 
-    def http(self) -> asyncio.Protocol:
+    def http(self) -> BoundedHttp:
         """uvicorn's own HTTP protocol for one socket."""
         return self._http()
 
@@ -252,9 +252,15 @@ class Door(Newcomer, asyncio.Protocol):
             message = "Requests here have no body: leave it out, with its Content-Length or Transfer-Encoding."
             self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
             return
+        elif (refusal := self._count_client(request, spare=self._keeper.addresses.most)) is not None:
+            self._refuse(refusal)
+            return
         else:
             # What follows the head is dropped, as it is when it comes later: one request on a socket.
-            self._hand_on(self._keeper.http(), head_for_http(head))
+            http = self._keeper.http()
+            self._hand_on(http)
+            http.connection_made(self._transport)
+            http.data_received(head_for_http(head))
             return
         self._decide(kind, request, has_more=bool(rest))
 
@@ -274,11 +280,7 @@ class Door(Newcomer, asyncio.Protocol):
             self._refuse(refusal, admitted.variant, admitted.handshake, admitted.origin)
         else:
             connection = kind(self._keeper.connections, self._transport, admitted)
-            if self._address is not None:
-                address, self._address = self._address, None
-                connection.on_gone = partial(self._keeper.addresses.release, address)
-            self._leave()
-            self._transport.set_protocol(connection)
+            self._hand_on(connection)
             connection.join()
 
     def _decide_again(self, kind: type[Connection], request: Request) -> None:
@@ -287,9 +289,9 @@ class Door(Newcomer, asyncio.Protocol):
             self._is_waiting = False
             self._decide(kind, request)
 
-    def _count_client(self, request: Request) -> Refusal | None:
-        """Count a proxy's client, now that it is known. A refusal when its address has too many, or
-        has had since it came."""
+    def _count_client(self, request: Request, *, spare: int = 0) -> Refusal | None:
+        """Count a proxy's client, now that it is known. A refusal when its address has more than
+        `spare` too many, or has had since it came."""
         keeper = self._keeper
         if not keeper.addresses.most:
             return None
@@ -299,13 +301,15 @@ class Door(Newcomer, asyncio.Protocol):
                 return None
             self._address = counted_as(client)
             keeper.addresses.take(self._address)
-        return too_many_of_address(spread_ms()) if keeper.addresses.excess(self._address) > 0 else None
+        return too_many_of_address(spread_ms()) if keeper.addresses.excess(self._address) > spare else None
 
-    def _hand_on(self, protocol: asyncio.Protocol, data: bytes) -> None:
+    def _hand_on(self, protocol: Connection | BoundedHttp) -> None:
+        """The socket is another's from now on, and counts for its address until it is gone."""
+        if self._address is not None:
+            address, self._address = self._address, None
+            protocol.on_gone = partial(self._keeper.addresses.release, address)
         self._leave()
         self._transport.set_protocol(protocol)
-        protocol.connection_made(self._transport)
-        protocol.data_received(data)
 
     def _refuse(
         self,

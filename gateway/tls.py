@@ -51,7 +51,7 @@ class Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         keeper = self._port.keeper
         if keeper.excess_sockets >= 0:
-            # Now, not at a door alone: those who never come to one would keep the places of all who do.
+            # Not only at a door: where silent sockets have all places, nobody gets that far.
             keeper.makes_room()
         if keeper.excess_sockets < REFUSALS_RESERVE:
             try:

@@ -4,6 +4,7 @@ bounded time. uvicorn alone waits for the rest of a request, and for a client to
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -62,6 +63,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._is_refused = False
         self.came_at = self.loop.time()
         self.is_evicted = False
+        self.on_gone: Callable[[], None] | None = None
+        """Told when the socket is gone."""
 
     @property
     def is_awaited(self) -> bool:
@@ -78,6 +81,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
+        if self.on_gone is not None:
+            self.on_gone()
+            self.on_gone = None
 
     def data_received(self, data: bytes) -> None:
         if not self.is_awaited:

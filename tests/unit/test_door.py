@@ -484,3 +484,38 @@ async def test_sockets_served_by_uvicorn_count(server: tuple[HttpServer, House])
     await eventually(lambda: not served.server_state.connections, "the socket to be forgotten")
     writer.close()
     assert (await exchange(served, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+def slow_house(**settings: Any) -> House:
+    """Its HTTP routes never answer."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    house = House(**settings)
+    house.config = Config(app, ws="none", lifespan="off", log_config=None)
+    return house
+
+
+async def test_sockets_served_by_uvicorn_count_for_their_address() -> None:
+    house = slow_house(max_connections_per_address=3)
+    crowd = [house.come(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(30)]
+    assert [transport.is_aborted for transport in crowd] == [False] * 6 + [True] * 24
+    others = house.come(HANDSHAKE, peer=("127.0.0.2", 1))
+    assert isinstance(others.protocol, Connection)
+    for transport in (*crowd, others):
+        transport.lose()
+    assert not house.keeper.addresses
+
+
+async def test_a_proxys_clients_count_for_http_routes_too() -> None:
+    house = slow_house(max_connections_per_address=3, trusted_proxies="127.0.0.1")
+    slow = b"GET /slow HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n"
+    crowd = [house.come(slow) for _ in range(30)]
+    assert not any(transport.written for transport in crowd[:6])
+    assert [answer(transport)[0] for transport in crowd[6:]] == [429] * 24
+    others = house.come(slow.replace(b"113.7", b"113.8"))
+    assert not others.written
+    for transport in (*crowd, others):
+        transport.lose()
+    assert not house.keeper.addresses

@@ -91,8 +91,8 @@ def run(request: pytest.FixtureRequest, authority: Authority, context: ssl.SSLCo
         yield house
         await eventually(lambda: not house.keeper.doors, "all doors to be gone")
         await eventually(lambda: not house.sockets, "all sockets to be gone")
+        await eventually(lambda: not house.keeper.addresses, "all addresses to be free")
         assert not house.keeper.awaited
-        assert not house.keeper.addresses
         await eventually(lambda: open_files() <= files, "no file to be left open")
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,6 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
-from gateway.admission.admit import Identified
 from gateway.admission.handshake import cors_headers
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
@@ -65,12 +64,10 @@ class Probes:
 
     health: Callable[[], Health]
     why_not_ready: Callable[[], str | None]
-    identify: Callable[[Request, str], Awaitable[Identified | Refusal]]
-    """Who asks, given the request and the peer's host."""
     allowed_origin: Callable[[Request, str], bytes | None]
-    """The Origin of a page that may read the answer, of the same."""
-    position: Callable[[str], Awaitable[Cursor | Refusal]]
-    """Where a user's streams are."""
+    """The Origin of a page that may read the answer, given the request and the peer's host."""
+    position: Callable[[Request, str], Awaitable[Cursor | Refusal]]
+    """Where the streams of the user who asks are, of the same."""
 
 
 def public_app(probes: Probes) -> FastAPI:
@@ -97,8 +94,7 @@ def public_app(probes: Probes) -> FastAPI:
         asked_as, peer = _as_request(request), _peer_host(request)
         origin = probes.allowed_origin(asked_as, peer)
         headers = {"Cache-Control": "no-store"} | dict(() if origin is None else cors_headers(origin))
-        identified = await probes.identify(asked_as, peer)
-        found = identified if isinstance(identified, Refusal) else await probes.position(identified.asked.user_id)
+        found = await probes.position(asked_as, peer)
         if isinstance(found, Refusal):
             return _refused(found, headers)  # type: ignore[return-value]
         return JSONResponse({"cursor": found.encode().decode()}, headers=headers)  # type: ignore[return-value]

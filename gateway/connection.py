@@ -79,9 +79,9 @@ class Connections:
         to come first."""
         self.held_bytes = 0
         self.handshakes: Counter[int] = Counter()
-        """Handshakes answered, by HTTP status."""
+        """Handshakes answered, by HTTP status, and requests of /position that were refused."""
         self.refusals: Counter[str] = Counter()
-        """Handshakes refused, by why (Refusal.error)."""
+        """The same that were refused, by why (Refusal.error)."""
         self.closes: Counter[int] = Counter()
         """Connections closed by us, by close code."""
 

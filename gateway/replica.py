@@ -113,8 +113,7 @@ class Replica:
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
         metrics = GatewayMetrics(self._counts)
-        probes = Probes(self._health, self._why_not_ready, self._identify, self._allowed_origin, self._position)
-        public = public_app(probes)
+        public = public_app(Probes(self._health, self._why_not_ready, self._allowed_origin, self._position))
         protocol = TlsPort(self._keeper, listener.tls).arrival if listener.tls else self._keeper.door
         parts = [
             self._clock(),
@@ -194,12 +193,21 @@ class Replica:
             identified = identify(request, peer_host, self._policy)
         if isinstance(identified, Later):
             return unavailable("The token's key is not known yet; ask again.", spread_ms())
+        if not isinstance(identified, Refusal) and not self._knows_revocations:
+            return unavailable("Which tokens are revoked is not known yet; ask again.", spread_ms())
         return identified
 
     def _allowed_origin(self, request: Request, peer_host: str) -> bytes | None:
         return allowed_origin(request, peer_host, self._policy)
 
-    async def _position(self, user_id: str) -> Cursor | Refusal:
+    async def _position(self, request: Request, peer_host: str) -> Cursor | Refusal:
+        identified = await self._identify(request, peer_host)
+        found = identified if isinstance(identified, Refusal) else await self._position_of(identified.asked.user_id)
+        if isinstance(found, Refusal):
+            self._connections.refused(found)
+        return found
+
+    async def _position_of(self, user_id: str) -> Cursor | Refusal:
         try:
             return await read_position(self._links, self._settings.redis, user_id)
         except (RedisError, ValueError) as error:

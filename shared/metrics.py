@@ -105,8 +105,13 @@ class GatewayMetrics(Collector):
         yield _gauge("buffered_bytes", "Bytes held for clients that read too slowly", counts.buffered_bytes)
         yield _gauge("streams", "Streams subscribed to", counts.streams)
         yield _gauge("subscription_up", "1 while the subscription is proven alive", int(counts.subscription_up))
-        yield _counter("handshakes", "Handshakes answered, by HTTP status", "status", counts.handshakes)
-        yield _counter("refusals", "Handshakes refused, by why", "reason", counts.refusals)
+        yield _counter(
+            "handshakes",
+            "Handshakes answered, and requests of /position refused, by HTTP status",
+            "status",
+            counts.handshakes,
+        )
+        yield _counter("refusals", "Handshakes and requests of /position refused, by why", "reason", counts.refusals)
         yield _counter("closes", "Connections closed by this replica, by close code", "code", counts.closes)
         yield _counter("gaps", "Holes in a stream, by what became of them: filled, unfillable", "result", counts.gaps)
         yield _gauge("replaying", "Clients that are replayed to at present", counts.replaying)

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admission.admit import Identified, Later, allowed_origin, identify
+from gateway.admission.admit import allowed_origin
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
@@ -30,17 +30,11 @@ class Replica:
         return Probes(
             health=lambda: self.health,
             why_not_ready=lambda: self.reason,
-            identify=self.identify,
             allowed_origin=lambda request, peer_host: allowed_origin(request, peer_host, EVERYBODY),
             position=self.position_of,
         )
 
-    async def identify(self, request: Request, peer_host: str) -> Identified | Refusal:
-        identified = identify(request, peer_host, EVERYBODY)
-        assert not isinstance(identified, Later)
-        return identified
-
-    async def position_of(self, user_id: str) -> Cursor | Refusal:
+    async def position_of(self, request: Request, peer_host: str) -> Cursor | Refusal:
         return self.position
 
 

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from harness.tokens import token
 from harness.waiting import eventually
 from scripted import client_close, close_of, server_frames
 
@@ -38,7 +40,9 @@ HANDSHAKE = (
 class Running:
     """A replica that runs in a task."""
 
-    def __init__(self, url: str, *, drain: tuple[int, int] = (0, 0), redis_seconds: float = 5.0) -> None:
+    def __init__(
+        self, url: str, *, drain: tuple[int, int] = (0, 0), redis_seconds: float = 5.0, secret: str | None = None
+    ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.writers: list[asyncio.StreamWriter] = []
         self.replica = Replica(
@@ -50,7 +54,9 @@ class Running:
                 listener=ListenerSettings(
                     _env_file=None, ws_host="127.0.0.1", ws_port=self.port, admin_port=self.admin_port
                 ),
-                authentication=AuthenticationSettings(_env_file=None),
+                authentication=AuthenticationSettings(
+                    _env_file=None, auth_mode="jwt" if secret else None, jwt_secret=secret
+                ),
                 admission=AdmissionSettings(_env_file=None),
                 connection=ConnectionSettings(_env_file=None),
                 drain=DrainSettings(_env_file=None, drain_delay_seconds=drain[0], drain_seconds=drain[1]),
@@ -58,10 +64,11 @@ class Running:
         )
         self.task = asyncio.create_task(self.replica.run())
 
-    async def get(self, path: str, *, admin: bool = False) -> tuple[int, str]:
+    async def get(self, path: str, *, admin: bool = False, token: str | None = None) -> tuple[int, str]:
         """Status and body."""
         url = f"http://127.0.0.1:{self.admin_port if admin else self.port}{path}"
-        async with aiohttp.ClientSession() as client, client.get(url) as response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with aiohttp.ClientSession() as client, client.get(url, headers=headers) as response:
             return response.status, await response.text()
 
     async def is_ready(self) -> bool:
@@ -202,6 +209,34 @@ async def test_until_redis_is_there_it_is_alive_but_not_ready() -> None:
         assert json.loads(body)["reason"] == "not subscribed yet: waiting for Redis"
         reader, _ = await running.knock()
         assert b"Redis is away" in await asyncio.wait_for(reader.read(), 10)
+    finally:
+        await running.end()
+
+
+async def test_who_asks_for_a_position_is_judged_as_at_the_door_and_counted(redis: Link, valkey: Process) -> None:
+    secret = "s" * 32
+    sent = token(secret, {"sub": "ann", "iat": time.time(), "exp": time.time() + 60})
+    await redis.call("SET", KEYS.revoked, "no sorted set", timeout_seconds=5)
+    running = Running(redis_url(valkey), secret=secret)
+    try:
+
+        async def waits_for_cutoffs() -> bool:
+            with contextlib.suppress(aiohttp.ClientError):
+                return "revoked" in (await running.get("/readyz"))[1]
+            return False
+
+        await eventually(waits_for_cutoffs, "all but the cut-offs to be known", seconds=20)
+        status, body = await running.get("/position", token=sent)
+        assert (status, json.loads(body)["error"]) == (503, "unavailable")
+        assert "Which tokens are revoked is not known yet" in body
+        await redis.call("DEL", KEYS.revoked, timeout_seconds=5)
+        await eventually(running.is_ready, "the cut-offs to be known", seconds=20)
+        assert (await running.get("/position", token=sent))[0] == 200
+        assert (await running.get("/position"))[0] == 401
+        _, metrics = await running.get("/metrics", admin=True)
+        for line in ('handshakes_total{status="503"}', 'refusals_total{reason="unavailable"}',
+                     'handshakes_total{status="401"}', 'refusals_total{reason="unauthorized"}'):  # fmt: skip
+            assert f"notify_gateway_{line} 1.0" in metrics
     finally:
         await running.end()
 

@@ -72,7 +72,13 @@ class Probes:
 
 def public_app(probes: Probes) -> FastAPI:
     """The app behind the door: everything but /ws and /events."""
-    app = FastAPI(title="BLOASIS notification gateway", description="Real-time notifications. Events come over /ws.")
+    app = FastAPI(
+        title="BLOASIS notification gateway",
+        description="Real-time notifications. Events come over /ws.",
+        # FastAPI's pages load scripts from elsewhere, into an origin that may connect with the cookie.
+        docs_url=None,
+        redoc_url=None,
+    )
 
     @app.get("/health")
     async def health() -> Health:

@@ -108,7 +108,7 @@ async def test_ready_is_200_and_not_ready_is_503_with_the_reason(app: FastAPI, r
     assert (response.status, response.json) == (503, {"ready": False, "reason": "draining"})
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics", "/ws/", "/nowhere"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/ws/", "/nowhere", "/docs", "/docs/oauth2-redirect", "/redoc"])
 async def test_what_is_not_public_is_not_found(app: FastAPI, path: str) -> None:
     assert (await get(app, path)).status == 404
 

@@ -79,6 +79,7 @@ def http_server(app: FastAPI, host: str, port: int, *, protocol: Callable[..., A
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # they are the gateway's to read (TRUSTED_PROXIES)
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             # All that wait to be accepted are accepted at once, whatever becomes of them.
             backlog=4096 if protocol else MAX_SOCKETS,

@@ -9,7 +9,7 @@ from typing import cast
 
 import aiohttp
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from harness.waiting import eventually
 
 from shared.runner import run
@@ -23,6 +23,10 @@ def app() -> FastAPI:
     async def quick() -> str:
         return "quick"
 
+    @app.get("/peer")
+    async def peer(request: Request) -> list[str]:
+        return [request.client.host if request.client else "", request.url.scheme]
+
     @app.get("/slow")
     async def slow() -> str:
         await asyncio.sleep(0.3)
@@ -35,6 +39,19 @@ async def started(server: HttpServer) -> tuple["asyncio.Task[None]", str]:
     task = asyncio.create_task(server.run_until_cancelled())
     await eventually(lambda: server.started, "the server to start")
     return task, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+async def test_nobody_but_the_gateway_reads_what_proxies_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRUSTED_PROXIES says which count; uvicorn has a variable of its own for that."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
+    server = http_server(app(), "127.0.0.1", 0)
+    task, url = await started(server)
+    said = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/peer", headers=said) as answer:
+        assert await answer.json() == ["127.0.0.1", "http"]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_it_serves_until_it_is_cancelled_and_frees_its_port() -> None:

@@ -19,7 +19,8 @@ SHUTDOWN_SECONDS: Final = 3
 
 UNSENT_BYTES: Final = 131_072
 """Of a socket, that the system may hold before a transport has to. By itself it takes up to 4 MB: memory
-for each client that does not read, and seconds for a ping behind it to reach one that reads slowly."""
+for each client that does not read, and seconds for a ping behind it to reach one that reads slowly. It holds
+on Linux; on macOS it only decides when a socket is writable, and one write may still take more."""
 
 RECEIVE_BYTES: Final = 16_384
 """Of a socket, that the system takes before a transport has read them: clients say little, and what a crowd

@@ -44,7 +44,7 @@ class Readiness(BaseModel):
     reason: str | None = None
 
 
-class Refused(BaseModel):
+class RefusalBody(BaseModel):
     """Why not, and what to do."""
 
     error: str
@@ -95,7 +95,7 @@ def public_app(probes: Probes) -> FastAPI:
             response.status_code = 503
         return Readiness(ready=reason is None, reason=reason)
 
-    @app.get("/position", responses={status: {"model": Refused} for status in (400, 401, 403, 503)})
+    @app.get("/position", responses={status: {"model": RefusalBody} for status in (400, 401, 403, 503)})
     async def position(request: HttpRequest, user_id: str = "") -> Position:  # noqa: ARG001 - read from the query
         asked_as, peer = _as_request(request), _peer_host(request)
         origin = probes.allowed_origin(asked_as, peer)
@@ -134,7 +134,7 @@ def _as_request(request: HttpRequest) -> Request:
 
 
 def _refused(refusal: Refusal, headers: Mapping[str, str]) -> JSONResponse:
-    body = Refused(error=refusal.error, message=refusal.message)
+    body = RefusalBody(error=refusal.error, message=refusal.message)
     return JSONResponse(body.model_dump(), refusal.status, headers={**headers, **dict(refusal.headers)})
 
 

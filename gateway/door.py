@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from gateway.addresses import Addresses
-from gateway.admission.admit import Later, Refused, admit, admit_events
+from gateway.admission.admit import AskAgain, Refused, admit, admit_events
 from gateway.admission.forwarded import client_address, counted_as, is_trusted, parse_address, parse_networks
 from gateway.admission.handshake import Handshake, refusal_answer
 from gateway.admission.policy import Policy
@@ -269,7 +269,7 @@ class Door(Newcomer, asyncio.Protocol):
         admitted = decide(request, peer_host(self._transport), self._keeper.policy)
         if has_more and not isinstance(admitted, Refused):
             self._refuse(_too_early())
-        elif isinstance(admitted, Later):
+        elif isinstance(admitted, AskAgain):
             self._is_waiting = True
             self._forget()
             self._keeper.connections.wheel.set(self, self._keeper.settings.head_seconds)

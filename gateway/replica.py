@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.acks import Acks
-from gateway.admission.admit import Identified, Later, allowed_origin, identify
+from gateway.admission.admit import AskAgain, Identified, allowed_origin, identify
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.request import Request
@@ -187,11 +187,11 @@ class Replica:
 
     async def _identify(self, request: Request, peer_host: str) -> Identified | Refusal:
         identified = identify(request, peer_host, self._policy)
-        if isinstance(identified, Later):
+        if isinstance(identified, AskAgain):
             # Bounded by the fetch; and by then it is known, or refused.
             await asyncio.wait([identified.ready])
             identified = identify(request, peer_host, self._policy)
-        if isinstance(identified, Later):
+        if isinstance(identified, AskAgain):
             return unavailable("The token's key is not known yet; ask again.", spread_ms())
         if not isinstance(identified, Refusal) and not self._knows_revocations:
             return unavailable("Which tokens are revoked is not known yet; ask again.", spread_ms())

@@ -44,13 +44,13 @@ class Refused(NamedTuple):
     origin: bytes | None = None
 
 
-class Later(NamedTuple):
+class AskAgain(NamedTuple):
     """Ask again when `ready` is done: the token's key is being fetched."""
 
     ready: asyncio.Future[None]
 
 
-def admit(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | Later:
+def admit(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | AskAgain:
     """Decide on a WebSocket."""
     refusal = check_handshake(request)
     if refusal is not None:
@@ -63,12 +63,12 @@ def admit(request: Request, peer_host: str, policy: Policy) -> Admitted | Refuse
     identified = identify(request, peer_host, policy)
     if isinstance(identified, Refusal):
         return Refused(identified, variant, handshake)
-    if isinstance(identified, Later):
+    if isinstance(identified, AskAgain):
         return identified
     return Admitted(identified.asked, variant, handshake, identified.claims)
 
 
-def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | Later:
+def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted | Refused | AskAgain:
     """Decide on an event stream."""
     refusal = check_event_request(request)
     if refusal is not None:
@@ -80,19 +80,19 @@ def admit_events(request: Request, peer_host: str, policy: Policy) -> Admitted |
     identified = _identify_sender(request, policy, request.header(b"last-event-id"))
     if isinstance(identified, Refusal):
         return Refused(identified, Variant.EVENTS, origin=origin)
-    if isinstance(identified, Later):
+    if isinstance(identified, AskAgain):
         return identified
     return Admitted(identified.asked, Variant.EVENTS, None, identified.claims, origin)
 
 
-def identify(request: Request, peer_host: str, policy: Policy) -> Identified | Refusal | Later:
+def identify(request: Request, peer_host: str, policy: Policy) -> Identified | Refusal | AskAgain:
     """Who asks, and for what: the same for every way in."""
     return _refuse_page(request, peer_host, policy) or _identify_sender(request, policy)
 
 
 def _identify_sender(
     request: Request, policy: Policy, last_event_id: bytes | None = None
-) -> Identified | Refusal | Later:
+) -> Identified | Refusal | AskAgain:
     """The same, of a page that may ask."""
     try:
         options = parse_options(request.query)
@@ -103,7 +103,7 @@ def _identify_sender(
         if isinstance(judgement, Refusal):
             return judgement
         if not isinstance(judgement, Claims):
-            return Later(judgement)
+            return AskAgain(judgement)
         if options.setdefault("user_id", judgement.user_id) != judgement.user_id:
             return _of_another_user()
         return Identified(parse_wishes(options, last_event_id), judgement)

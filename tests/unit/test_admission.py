@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import close_of
 
-from gateway.admission.admit import Admitted, Later, Refused, admit
+from gateway.admission.admit import Admitted, AskAgain, Refused, admit
 from gateway.admission.handshake import (
     Handshake,
     check_handshake,
@@ -398,7 +398,7 @@ EVERYBODY = Policy("none")
 LOCAL = Policy()
 
 
-def admitted(query: str, policy: Policy = EVERYBODY, *, peer: str = "10.0.0.1") -> Admitted | Refused | Later:
+def admitted(query: str, policy: Policy = EVERYBODY, *, peer: str = "10.0.0.1") -> Admitted | Refused | AskAgain:
     return admit(request(f"/ws?{query}"), peer, policy)
 
 

@@ -97,7 +97,8 @@ class AuthenticationSettings(Settings):
         keys = {"JWT_SECRET": self.jwt_secret, "JWT_PUBLIC_KEY": self.jwt_public_key, "JWT_JWKS_URL": self.jwt_jwks_url}
         given = [name for name, value in keys.items() if value is not None]
         if self.auth_mode != "jwt":
-            meant = sorted(self.model_fields_set - {"auth_mode"})
+            fields = type(self).model_fields
+            meant = sorted(name for name in self.model_fields_set if getattr(self, name) != fields[name].default)
             if meant and self.auth_mode is None:
                 raise ValueError(f"{meant[0].upper()} is set, but AUTH_MODE is not: set AUTH_MODE=jwt")
             return self

@@ -37,6 +37,10 @@ REFUSALS_RESERVE: Final = 50
 """Sockets above those that are told to go. Whoever comes then is cut off without a word: together
 they stay within settings.FILE_RESERVE."""
 
+HEAD_PARTS: Final = 8
+"""To read a head and to answer it takes about as long as so many frames (gateway.turns): six in one turn of the
+loop, however many have come."""
+
 PATIENCE_SECONDS: Final = 2
 """For a request's head, where there is no room for more sockets: who says nothing for longer keeps
 nobody out. On the wheel's clock, so it may be one less."""
@@ -156,11 +160,13 @@ class Doorkeeper:
 class Door(Newcomer, asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = ("_dropped_bytes", "_head", "_is_waiting", "_refused", "_transport", "place")
+    __slots__ = ("_dropped_bytes", "_end", "_head", "_is_waiting", "_refused", "_transport", "place")
 
     def __init__(self, keeper: Doorkeeper) -> None:
         super().__init__(keeper)
         self._head = b""
+        self._end = -1
+        """Where the head ends, once it is there and waits for its turn."""
         self._refused = False
         self._is_waiting = False
         """The head was read, and the key of its token is being fetched."""
@@ -196,7 +202,10 @@ class Door(Newcomer, asyncio.Protocol):
         head = self._head + data if self._head else data
         end = find_end(head, len(self._head), self._keeper.settings.max_head_bytes)
         if end >= 0:
-            self._read(head[:end], head[end + len(END_OF_HEAD) :])
+            self._keep(head)
+            self._end = end
+            if not self._keeper.connections.turns.begin(self):
+                self._transport.pause_reading()
         elif len(head) >= self._keeper.settings.max_head_bytes:
             limit = self._keeper.settings.max_head_bytes
             message = f"The request's head is larger than {limit} bytes."
@@ -205,6 +214,19 @@ class Door(Newcomer, asyncio.Protocol):
             self._keep(head)
             while self._keeper.head_bytes > HEADS_BYTES:
                 next(iter(self._keeper.awaited)).close()
+
+    def go_on(self) -> tuple[int, bool]:
+        """turns.Speaker: read the head."""
+        head, end = self._head, self._end
+        self._end = -1
+        if end >= 0 and head:  # not cut off meanwhile
+            self._keep(b"")
+            self._read(head[:end], head[end + len(END_OF_HEAD) :])
+        return HEAD_PARTS, False
+
+    def listen(self) -> None:
+        """turns.Speaker: for whoever has the socket now."""
+        self._transport.resume_reading()
 
     def eof_received(self) -> None:
         """Nothing more will come: the transport closes."""

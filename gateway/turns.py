@@ -1,4 +1,4 @@
-"""What clients say is read and obeyed in turns of the loop that all of them share.
+"""What clients say, their handshakes included, is read and obeyed in turns of the loop that all of them share.
 
 A client may say five seconds' worth at once, and many clients may do so in the same moment: done as it
 is read, that would hold up everything else for as long as all of them take.

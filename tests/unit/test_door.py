@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +20,19 @@ from uvicorn.server import ServerState
 
 from gateway.admission.policy import Policy
 from gateway.connection import Connection, Connections
-from gateway.door import LINGER_SECONDS, PATIENCE_SECONDS, REFUSALS_RESERVE, SOCKETS_RESERVE, Door, Doorkeeper
+from gateway.door import (
+    HEAD_PARTS,
+    LINGER_SECONDS,
+    PATIENCE_SECONDS,
+    REFUSALS_RESERVE,
+    SOCKETS_RESERVE,
+    Door,
+    Doorkeeper,
+)
 from gateway.hub import Hub
 from gateway.settings import FILE_RESERVE, AdmissionSettings, ConnectionSettings
 from gateway.stream import Meta
+from gateway.turns import A_TURN, Turns
 from gateway.wheel import Wheel
 from shared.bounded_http import MAX_HEADERS, MAX_SOCKETS
 from shared.keys import Keys
@@ -44,6 +53,7 @@ class House:
         self.hub = Hub(Keys())
         nothing: Any = None  # nobody resumes here
         self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel, nothing, nothing)
+        self.connections.turns = Turns(lambda turn: turn())  # each as if it came in a turn of its own
         self.why_closed: str | None = None
         self.keeper = Doorkeeper(
             AdmissionSettings(_env_file=None, **settings),
@@ -87,6 +97,27 @@ def answer(transport: ScriptedTransport) -> tuple[int, dict[str, str], Any]:
 
 
 # To a connection
+
+
+def test_of_a_crowd_a_few_are_answered_in_one_turn_and_all_in_time() -> None:
+    house = House()
+    house.come(HANDSHAKE)
+    house.subscribe()
+    turns: list[Callable[[], None]] = []
+    house.connections.turns = Turns(turns.append)
+    crowd = [house.come(HANDSHAKE if number % 2 else b"GET /ws HTTP/1.1\r\n\r\n") for number in range(60)]
+    gone = crowd.pop(50)
+    gone.is_lost = True
+    gone.protocol.connection_lost(None)
+    answered = 0
+    while turns:
+        now = sum(bool(transport.written) for transport in crowd)
+        assert now - answered <= A_TURN // HEAD_PARTS
+        answered = now
+        turns.pop(0)()
+    assert all(transport.written for transport in crowd)
+    assert not any(transport.is_paused for transport in crowd)
+    assert house.keeper.head_bytes == 0
 
 
 def test_a_handshake_becomes_a_connection() -> None:

@@ -37,9 +37,9 @@ REFUSALS_RESERVE: Final = 50
 """Sockets above those that are told to go. Whoever comes then is cut off without a word: together
 they stay within settings.FILE_RESERVE."""
 
-HEAD_PARTS: Final = 8
-"""To read a head and to answer it takes about as long as so many frames (gateway.turns): six in one turn of the
-loop, however many have come."""
+HEAD_PARTS: Final = 4
+"""Of a turn's (gateway.turns), for a head: twelve are read and answered in one turn of the loop, however many
+have come, which takes about a millisecond."""
 
 PATIENCE_SECONDS: Final = 2
 """For a request's head, where there is no room for more sockets: who says nothing for longer keeps
@@ -160,13 +160,15 @@ class Doorkeeper:
 class Door(Newcomer, asyncio.Protocol):
     """One new socket, until its head was read."""
 
-    __slots__ = ("_dropped_bytes", "_end", "_head", "_is_waiting", "_refused", "_transport", "place")
+    __slots__ = ("_dropped_bytes", "_end", "_has_more", "_head", "_is_waiting", "_refused", "_transport", "place")
 
     def __init__(self, keeper: Doorkeeper) -> None:
         super().__init__(keeper)
         self._head = b""
         self._end = -1
         """Where the head ends, once it is there and waits for its turn."""
+        self._has_more = False
+        """More came meanwhile; what that was is of no interest."""
         self._refused = False
         self._is_waiting = False
         """The head was read, and the key of its token is being fetched."""
@@ -199,13 +201,15 @@ class Door(Newcomer, asyncio.Protocol):
         if self._is_waiting:
             self._refuse(_too_early())
             return
+        if self._end >= 0:
+            self._has_more = True
+            return
         head = self._head + data if self._head else data
         end = find_end(head, len(self._head), self._keeper.settings.max_head_bytes)
         if end >= 0:
             self._keep(head)
             self._end = end
-            if not self._keeper.connections.turns.begin(self):
-                self._transport.pause_reading()
+            self._keeper.connections.turns.begin(self)
         elif len(head) >= self._keeper.settings.max_head_bytes:
             limit = self._keeper.settings.max_head_bytes
             message = f"The request's head is larger than {limit} bytes."
@@ -221,12 +225,11 @@ class Door(Newcomer, asyncio.Protocol):
         self._end = -1
         if end >= 0 and head:  # not cut off meanwhile
             self._keep(b"")
-            self._read(head[:end], head[end + len(END_OF_HEAD) :])
+            self._read(head[:end], has_more=self._has_more or len(head) > end + len(END_OF_HEAD))
         return HEAD_PARTS, False
 
     def listen(self) -> None:
-        """turns.Speaker: for whoever has the socket now."""
-        self._transport.resume_reading()
+        """turns.Speaker: it never stopped."""
 
     def eof_received(self) -> None:
         """Nothing more will come: the transport closes."""
@@ -257,7 +260,7 @@ class Door(Newcomer, asyncio.Protocol):
         super()._leave()
         self._keeper.connections.wheel.cancel(self)
 
-    def _read(self, head: bytes, rest: bytes) -> None:
+    def _read(self, head: bytes, *, has_more: bool) -> None:
         if head.count(b"\r\n") > MAX_HEADERS:
             self._refuse(_too_large(f"The request has more than {MAX_HEADERS} header lines."))
             return
@@ -284,7 +287,7 @@ class Door(Newcomer, asyncio.Protocol):
             http.connection_made(self._transport)
             http.data_received(head_for_http(head))
             return
-        self._decide(kind, request, has_more=bool(rest))
+        self._decide(kind, request, has_more=has_more)
 
     def _decide(self, kind: type[Connection], request: Request, *, has_more: bool = False) -> None:
         decide = admit if kind is _WEBSOCKET else admit_events

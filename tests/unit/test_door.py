@@ -116,8 +116,19 @@ def test_of_a_crowd_a_few_are_answered_in_one_turn_and_all_in_time() -> None:
         answered = now
         turns.pop(0)()
     assert all(transport.written for transport in crowd)
-    assert not any(transport.is_paused for transport in crowd)
     assert house.keeper.head_bytes == 0
+
+
+def test_what_comes_while_a_head_waits_for_its_turn_is_too_early() -> None:
+    house = House()
+    turns: list[Callable[[], None]] = []
+    house.connections.turns = Turns(turns.append)
+    crowd = [house.come(HANDSHAKE) for _ in range(A_TURN)]
+    last = crowd[-1]
+    last.receive(b"x" * 100_000)
+    while turns:
+        turns.pop(0)()
+    assert answer(last)[0] == 400
 
 
 def test_a_handshake_becomes_a_connection() -> None:

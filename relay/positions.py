@@ -89,7 +89,8 @@ def choose_start(partition: Partition, known: Known, start_from: Literal["latest
     if lost:
         candidates.append(_without_next(known, start_from))
     offset = min(candidates)
-    if offset > known.ends.end or known.is_another:
+    # One is enough: buckets learn of what is not for them a moment later, if the relay still lives.
+    if max(candidates) > known.ends.end or known.is_another:
         beginning = known.ends.beginning
         return Start(beginning, generation + 1, tuple(known.next_offsets), commit=beginning, is_anew=True)
     commit = None

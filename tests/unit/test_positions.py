@@ -122,6 +122,14 @@ def test_another_topic_under_the_same_name_begins_a_new_generation() -> None:
     assert start_of(replace(facts, is_another=True)) == Start(100, 2, ("g", "u0"), commit=100, is_anew=True)
 
 
+def test_one_bucket_past_the_end_is_proof_enough_that_the_topic_was_made_anew() -> None:
+    """The others learn of what is not for them a moment later, and a relay may be killed before that: they
+    would have reading start where this bucket takes everything for a duplicate."""
+    facts = known({"g": {NAME: 100}, "u0": {NAME: 901}}, commit=Commit(100, 1, None))
+    assert start_of(facts) == Start(100, 2, ("g", "u0"), commit=100, is_anew=True)
+    assert start_of(known({"g": {NAME: 100}, "u0": {NAME: 900}}, commit=Commit(100, 1, None))) == Start(100, 1, ())
+
+
 def test_a_topic_is_known_by_the_record_committed_last_and_by_the_one_remembered() -> None:
     remembered = {NAME: Witness(450, 900), "risk-events/1": Witness(1, 1)}
     assert witnesses_of(P, 1, Commit(500, 1, 1000), remembered) == (Witness(499, 1000), Witness(450, 900))

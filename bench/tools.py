@@ -65,10 +65,11 @@ class LoadClient:
         *,
         at_once: int = 128,
         headers: str = "",
+        hello: str = "",
         storm: bool = False,
     ) -> None:
         self._storm = storm
-        self._arguments = ["127.0.0.1", str(port), path, str(connections), str(seconds)]
+        self._arguments = ["127.0.0.1", str(port), path, str(connections), str(seconds), hello]
         self._connections = connections
         self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": "101", "EXTRA": headers}
         self._process: asyncio.subprocess.Process

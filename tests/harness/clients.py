@@ -175,7 +175,7 @@ class NodeClient(Client):
         if shutil.which("node") is None:
             return "node is not installed"
         if not (_NODE_MODULES / "ws").is_dir():
-            return "the npm package ws is not in .cache/node (scripts/ci/get-ws puts it there)"
+            return "the npm package ws is not in .cache/node (scripts/ci/get-node puts it there)"
         return None
 
     async def open(self) -> None:

@@ -177,9 +177,16 @@ def _progress(text: str) -> Iterator[None]:
         sys.stderr.write("\r\033[K")
 
 
-async def measure(only: Sequence[str], bursts: Sequence[int], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Ratios to the C loop of the same round, by server and burst (`gateway 16`), and the loop's own rates."""
-    found: dict[str, list[float]] = {"C loop": []}
+Ratios = dict[str, dict[int, list[float]]]
+"""To the C loop of the same round, by server and burst."""
+
+
+async def measure(
+    only: Sequence[str], bursts: Sequence[int], rounds: int, seconds: float
+) -> tuple[Ratios, list[float]]:
+    """The ratios, and the loop's own rates."""
+    ratios: Ratios = {}
+    loops: list[float] = []
     async with Processes() as processes:
         valkey = await add_valkey(processes).start().wait_until_ready()
         link = await Link.connect(RedisAddress.from_url(redis_url(valkey)), name="bench", timeout_seconds=5)
@@ -191,30 +198,25 @@ async def measure(only: Sequence[str], bursts: Sequence[int], rounds: int, secon
             # In turn within a round, so that a busy moment of the machine meets all.
             with _progress(f"round {number + 1} of {rounds}: the C loop"):
                 loop = await c_loop()
-            found["C loop"].append(loop)
+            loops.append(loop)
             for server in chosen:
                 for burst in bursts:
                     with _progress(f"round {number + 1} of {rounds}: {server.name}, bursts of {burst}"):
                         ratio = await rate(server, link, burst, seconds) / loop
-                    found.setdefault(f"{server.name}, {burst}", []).append(ratio)
+                    ratios.setdefault(server.name, {}).setdefault(burst, []).append(ratio)
         link.close()
-    return found
+    return ratios, loops
 
 
-def table(found: dict[str, list[float]], bursts: Sequence[int]) -> list[str]:
+def table(ratios: Ratios, loops: Sequence[float], bursts: Sequence[int]) -> list[str]:
     """In Markdown: medians, with the least and the most."""
-    names = list(dict.fromkeys(key.rpartition(", ")[0] for key in found if key != "C loop"))
     lines = [
         f"| {CLIENTS:,} clients, {MESSAGE_BYTES} bytes | {' | '.join(f'{burst} at once' for burst in bursts)} |",
         f"|---|{'---|' * len(bursts)}",
     ]
-    for name in names:
-        cells = []
-        for burst in bursts:
-            ratios = found[f"{name}, {burst}"]
-            cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    for name, by_burst in ratios.items():
+        cells = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in by_burst.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    loops = found["C loop"]
     lines.append("")
     lines.append(
         f"Times the C loop of single messages, which made {min(loops):,.0f} to {max(loops):,.0f} a CPU-second."
@@ -232,8 +234,8 @@ def main() -> None:
     os.sched_setaffinity(0, {CLIENT_CORE})
     bursts = (1, 16) if options.quick else BURSTS
     rounds, seconds = (1, 1.5) if options.quick else (ROUNDS, SECONDS)
-    found = asyncio.run(measure(options.only, bursts, rounds, seconds))
-    sys.stdout.write("\n".join(table(found, bursts)) + "\n")
+    ratios, loops = asyncio.run(measure(options.only, bursts, rounds, seconds))
+    sys.stdout.write("\n".join(table(ratios, loops, bursts)) + "\n")
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ class Door(Newcomer, asyncio.Protocol):
         """turns.Speaker: read the head."""
         head, end = self._head, self._end
         self._end = -1
-        if end >= 0 and head:  # not cut off meanwhile
+        if head:  # not cut off meanwhile
             self._keep(b"")
             self._read(head[:end], has_more=self._has_more or len(head) > end + len(END_OF_HEAD))
         return HEAD_PARTS, False

@@ -244,7 +244,7 @@ class Stage:
         env = {**self._env, "REDIS_URL": self._redis_urls["gateway"], **env}
         name = f"{command[0]}-{uuid.uuid4().hex[:8]}"
         process = self.processes.add_module("gateway", *command, name=name, env=env).start()
-        assert await process.wait(20) == 0, process.log()
+        assert await process.wait(60) == 0, process.log()
         return process.log()
 
     async def older_letters_are_not_ours(self) -> None:

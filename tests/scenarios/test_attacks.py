@@ -110,7 +110,6 @@ async def _metrics(stage: Stage, service: Process, port: str) -> bool:
 
 @needs_cc
 @pytest.mark.alone
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("attacks", [HEADS, FRAMES, CROWDS], ids=["heads", "frames", "crowds"])
 async def test_an_attacker_is_refused_and_nobody_else_notices(stage: Stage, attacks: dict[str, Attack]) -> None:
     env = ANY_NUMBER | {"MAX_CONNECTIONS": str(MAX_CONNECTIONS)}

@@ -189,7 +189,6 @@ async def test_too_many_of_them_end_the_connection(stage: Stage, gateway: Proces
     assert client.close_reason == "too_many_messages"
 
 
-@pytest.mark.timeout(180)
 async def test_a_client_that_resumes_in_a_loop_is_held_up_and_nobody_else(stage: Stage, gateway: Process) -> None:
     ann, bob = stage.users
     await stage.producer.publish_mixed([bob], 600)

@@ -27,7 +27,6 @@ async def supervise(relay: Process, ends: list[int]) -> None:
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("away_seconds", [0, 45])
 async def test_a_broker_that_comes_back_with_its_data_goes_on_being_read(
     own_broker_stage: Stage, own_broker: Process, away_seconds: int

@@ -2,13 +2,11 @@
 
 import random
 
-import pytest
 from harness.mischief import mischievous_proxy
 from harness.stage import Stage
 from harness.v1 import EventSourceClient, V1Client, WebsocketsV1
 
 
-@pytest.mark.timeout(240)
 async def test_what_is_lost_doubled_or_swapped_on_the_way_is_noticed_and_mended(stage: Stage) -> None:
     proxy, done = mischievous_proxy(stage.redis.port, random.Random(7))
     await stage.use_proxy(proxy)
@@ -24,7 +22,6 @@ async def test_what_is_lost_doubled_or_swapped_on_the_way_is_noticed_and_mended(
     assert not any(client.knowledge.said("resync") for client in stage.clients if isinstance(client, V1Client))
 
 
-@pytest.mark.timeout(240)
 async def test_the_last_message_of_all_is_found_missing_in_silence(stage: Stage) -> None:
     proxy, done = mischievous_proxy(stage.redis.port, random.Random(7), share=1.0)
     await stage.use_proxy(proxy)

@@ -26,7 +26,6 @@ needs_files = pytest.mark.skipif(
 @needs_cc
 @needs_files
 @pytest.mark.alone
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("env", [{"MAX_CONNECTIONS": "6000"}, {"MAX_CONNECTIONS": "2000"}, {"MAX_HANDSHAKES": "20"}])
 async def test_5000_at_once_are_let_in_or_told_when_to_come_again_and_nobody_else_notices(
     stage: Stage, env: dict[str, str]

@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 
-import pytest
 from harness.stage import GROUP_SECONDS, Stage
 from harness.waiting import eventually
 
@@ -27,7 +26,6 @@ async def has_published(stage: Stage, relay: Process) -> bool:
     return re.search(r"^notify_relay_batch_events_count [1-9]", text or "", re.MULTILINE) is not None
 
 
-@pytest.mark.timeout(400)
 async def test_a_relay_killed_at_twelve_moments_of_its_work_loses_doubles_and_reorders_nothing(stage: Stage) -> None:
     relay, gateway = stage.add_relay(env=KEEP_ALL), stage.add_gateway()
     await stage.start(relay, gateway)
@@ -53,7 +51,6 @@ async def test_a_relay_killed_at_twelve_moments_of_its_work_loses_doubles_and_re
     await stage.exact()
 
 
-@pytest.mark.timeout(600)
 async def test_three_relays_killed_in_any_order_lose_double_and_reorder_nothing(stage: Stage) -> None:
     stage.needs_groups_of_several()
     relays = [stage.add_relay(f"relay-{number + 1}", env=KEEP_ALL) for number in range(3)]

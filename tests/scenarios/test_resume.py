@@ -81,7 +81,6 @@ class LateSubscription(Proxy):
         self.late: set[asyncio.Task[None]] = set()
 
 
-@pytest.mark.timeout(180)
 async def test_a_replica_that_is_behind_where_a_client_was_gives_it_nothing_twice(stage: Stage) -> None:
     proxy = await LateSubscription(stage.redis.port).start()
     relay, quick = stage.add_relay(), stage.add_gateway("gateway-1")

@@ -22,7 +22,6 @@ async def started(stage: Stage) -> tuple[Process, list[Process]]:
     return relay, replicas
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("comes_back", ["empty", "with an older snapshot"])
 async def test_everything_once_for_those_who_stay_and_for_those_who_resume(stage: Stage, comes_back: str) -> None:
     _, replicas = await started(stage)
@@ -70,7 +69,6 @@ async def test_everything_once_for_those_who_stay_and_for_those_who_resume(stage
         assert all(welcome["recovered"] for welcome in client.knowledge.welcomes[count:]), client
 
 
-@pytest.mark.timeout(180)
 async def test_nobody_resumes_into_a_redis_that_is_still_to_be_filled(stage: Stage) -> None:
     """Redis comes back empty while the relay is away: a client that got in now would be seated behind
     what others have had and it has not, which is published again only later."""

@@ -1,13 +1,11 @@
 """The relay dies under load while clients drop and resume, and is away for a while."""
 
-import pytest
 from harness.stage import Stage
 from harness.v1 import AiohttpV1, EventSourceClient, V1Client, WebsocketsV1
 from harness.waiting import eventually
 from harness.wandering import wandering
 
 
-@pytest.mark.timeout(180)
 async def test_a_relay_killed_under_load_costs_resuming_clients_nothing(stage: Stage) -> None:
     relay, replicas = await stage.start_relay_and_replicas(2)
     await stage.crowd(stage.users, replicas[:1])

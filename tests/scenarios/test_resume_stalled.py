@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from harness.raw import UPGRADE, RawSocket
 from harness.stage import Stage
 from harness.waiting import eventually
@@ -10,7 +9,6 @@ from harness.waiting import eventually
 MAX_REPLAYS = 2
 
 
-@pytest.mark.timeout(180)
 async def test_clients_that_do_not_read_their_replay_hold_up_nobody_elses(stage: Stage) -> None:
     relay, gateway = stage.add_relay(), stage.add_gateway(env={"MAX_REPLAYS": str(MAX_REPLAYS)})
     await stage.start(relay, gateway)

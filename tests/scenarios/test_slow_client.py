@@ -31,7 +31,6 @@ async def slow_closes(stage: Stage, gateway: Process) -> float:
 
 @needs_cc
 @pytest.mark.alone
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("message_bytes", "per_second"), [(250, 2_000), (20_000, 60)])
 async def test_clients_that_stop_reading_are_closed_while_others_get_everything_in_time(
     stage: Stage, message_bytes: int, per_second: int
@@ -118,7 +117,6 @@ async def _closed(stage: Stage, gateway: Process, count: int) -> bool:
     return await slow_closes(stage, gateway) >= count
 
 
-@pytest.mark.timeout(300)
 async def test_a_long_replay_to_one_that_reads_slowly_but_steadily_meets_the_present(stage: Stage) -> None:
     relay = stage.add_relay(env={"HISTORY_MESSAGES_GLOBAL": "20000"})
     gateway = stage.add_gateway(env={"SLOW_CLIENT_BYTES": str(BOUND)})

@@ -45,7 +45,6 @@ async def is_remembered(stage: Stage, topic: str) -> None:
     await eventually(remembered, f"a record of {topic} remembered")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("relay_is", ["dead", "alive"])
 @pytest.mark.parametrize("filled", ["less", "more"])
 async def test_a_topic_made_again_is_read_from_its_beginning(
@@ -69,7 +68,6 @@ async def test_a_topic_made_again_is_read_from_its_beginning(
     assert "topic_made_anew" in relay.log()
 
 
-@pytest.mark.timeout(300)
 async def test_while_a_topic_is_missing_the_others_are_read(own_broker_stage: Stage) -> None:
     stage = own_broker_stage
     relay, (gateway,) = await stage.start_relay_and_replicas(1)
@@ -86,7 +84,6 @@ async def test_while_a_topic_is_missing_the_others_are_read(own_broker_stage: St
     await stage.exact(seconds=120)
 
 
-@pytest.mark.timeout(300)
 async def test_partitions_that_are_added_are_read_from_their_beginning(own_broker_stage: Stage) -> None:
     stage = own_broker_stage
     _, (gateway,) = await stage.start_relay_and_replicas(1)

@@ -3,7 +3,6 @@
 import re
 import signal
 
-import pytest
 from harness.oracle import TYPE_OF_TOPIC
 from harness.servers import PARTITIONS
 from harness.stage import GROUP_SECONDS, Stage
@@ -21,7 +20,6 @@ async def assigned(stage: Stage, relay: Process) -> int:
     return int(float(match[1])) if match else 0
 
 
-@pytest.mark.timeout(400)
 async def test_a_frozen_relay_that_thaws_doubles_and_reorders_nothing(stage: Stage) -> None:
     stage.needs_groups_of_several()
     first, second, gateway = stage.add_relay("relay-1"), stage.add_relay("relay-2"), stage.add_gateway()

@@ -46,7 +46,8 @@ PATIENCE_SECONDS: Final = 2
 nobody out. On the wheel's clock, so it may be one less."""
 
 HEADS_BYTES: Final = 33_554_432
-"""Of heads that have come in part, all together. Above it the one goes that is awaited longest."""
+"""Of heads that have come in part, or wait for their turn, all together. Above it the one goes whose rest is
+awaited longest."""
 
 
 _WEBSOCKET: Final[type[Connection]] = WebSocket
@@ -207,17 +208,18 @@ class Door(Newcomer, asyncio.Protocol):
         head = self._head + data if self._head else data
         end = find_end(head, len(self._head), self._keeper.settings.max_head_bytes)
         if end >= 0:
-            self._keep(head)
+            # Nothing is awaited of the client any more: what takes time now is up to us.
+            super()._forget()
+            self._keeper.connections.wheel.cancel(self)
             self._end = end
-            self._keeper.connections.turns.begin(self)
+            if self._keep_within_bound(head):
+                self._keeper.connections.turns.begin(self)
         elif len(head) >= self._keeper.settings.max_head_bytes:
             limit = self._keeper.settings.max_head_bytes
             message = f"The request's head is larger than {limit} bytes."
             self._refuse(_too_large(message))
         else:
-            self._keep(head)
-            while self._keeper.head_bytes > HEADS_BYTES:
-                next(iter(self._keeper.awaited)).close()
+            self._keep_within_bound(head)
 
     def go_on(self) -> tuple[int, bool]:
         """turns.Speaker: read the head."""
@@ -251,6 +253,13 @@ class Door(Newcomer, asyncio.Protocol):
     def _keep(self, head: bytes) -> None:
         self._keeper.head_bytes += len(head) - len(self._head)
         self._head = head
+
+    def _keep_within_bound(self, head: bytes) -> bool:
+        """False: there was too much of heads for it, and nobody else to go."""
+        self._keep(head)
+        while self._keeper.head_bytes > HEADS_BYTES:
+            next(iter(self._keeper.awaited), self).close()
+        return bool(self._head)
 
     def _forget(self) -> None:
         self._keep(b"")

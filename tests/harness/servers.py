@@ -228,14 +228,7 @@ class RedisControl:
 
     def presence(self, prefix: str, user: str) -> dict[str, int]:
         """How many connections of a user each replica has told of whose lease holds."""
-        keys = Keys(prefix)
-        stream = keys.user_stream(user)
-        with self._client() as redis:
-            seconds, microseconds = redis.time()
-            now_ms = 1000 * seconds + microseconds // 1000
-            living = set(redis.zrangebyscore(keys.replicas(stream.bucket), now_ms, "+inf"))
-            told = redis.hgetall(keys.presence(stream))
-        return {name.decode(): int(share.split()[0]) for name, share in told.items() if name in living}
+        return presence_on(self._server, Keys(prefix), user)
 
     def lose_everything(self) -> None:
         """FLUSHALL: no link is lost for it."""
@@ -246,6 +239,17 @@ class RedisControl:
         """Partitions of which the relay remembers a record."""
         with self._client() as redis:
             return {name.decode() for name in redis.hkeys(f"{prefix}:{{g}}:witnesses")}
+
+
+def presence_on(server: Process, keys: Keys, user: str) -> dict[str, int]:
+    """See RedisControl.presence."""
+    stream = keys.user_stream(user)
+    with Redis(port=server.port, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS) as redis:
+        seconds, microseconds = redis.time()
+        now_ms = 1000 * seconds + microseconds // 1000
+        living = set(redis.zrangebyscore(keys.replicas(stream.bucket), now_ms, "+inf"))
+        told = redis.hgetall(keys.presence(stream))
+    return {name.decode(): int(share.split()[0]) for name, share in told.items() if name in living}
 
 
 def logs_on(server: Process, prefix: str) -> dict[str, list[tuple[int, str, int]]]:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from demo.ports import free_port
 from demo.process import Process, Processes
 from demo.valkey import add_valkey, answers_ping
-from harness.servers import Kind, binary_of, logs_on
+from harness.servers import Kind, binary_of, logs_on, presence_on
 from harness.waiting import eventually
 from shared.keys import Keys
 from shared.topology import SLOTS, slot_of
@@ -139,6 +139,11 @@ class RedisCluster:
     def replica(self) -> Process:
         """The node that follows another."""
         return next(node for node in self.nodes if role_of(node) == "slave")
+
+    def presence(self, prefix: str, user: str) -> dict[str, int]:
+        """Like RedisControl.presence."""
+        keys = Keys(prefix, BUCKETS)
+        return presence_on(self.primary_of(keys.life(keys.user_stream(user).bucket)), keys, user)
 
     async def fail_over(self) -> None:
         """The replica takes its primary's place, which agrees and follows it."""

@@ -10,6 +10,7 @@ from harness.v1 import V1Client, WebsocketsV1
 from harness.waiting import eventually
 from harness.wandering import wandering
 
+from demo.process import Process
 from shared.keys import Keys
 
 
@@ -166,7 +167,11 @@ async def test_a_users_connections_are_counted_over_all_replicas(stage: Stage) -
     async def one_more_each(number: int) -> None:
         for user, (first, second) in here.items():
             newest = await stage.connect(user, replicas[number])
-            await eventually(lambda first=first: not first.is_connected, f"the oldest of {user} to go")  # type: ignore[misc]
+            oldest = f"the oldest of {user} to go, not {second} or {newest}"
+            await eventually(
+                lambda first=first: not first.is_connected,  # type: ignore[misc]
+                lambda user=user, oldest=oldest: f"{oldest}; Redis knows {cluster.presence(stage.prefix, user)}",  # type: ignore[misc]
+            )
             assert (first.close_code, first.close_reason) == (4502, "replaced")
             stage.clients.remove(first)
             here[user] = [second, newest]
@@ -174,18 +179,28 @@ async def test_a_users_connections_are_counted_over_all_replicas(stage: Stage) -
     await one_more_each(0)
     await one_more_each(0)
     await one_more_each(1)
+    before = _subscriptions(replicas)
     await cluster.fail_over()
-    await _takes_clients(stage, users)
+    await _subscribe_again(stage, before)
     await one_more_each(1)
+    before = _subscriptions(replicas)
     await cluster.migrate(life_of(users[0]))
-    await _takes_clients(stage, users)
+    await _subscribe_again(stage, before)
     await one_more_each(0)
     assert all(client.is_connected for clients in here.values() for client in clients)
 
 
-async def _takes_clients(stage: Stage, users: list[str]) -> None:
-    async def takes() -> bool:
+def _subscriptions(replicas: list[Process]) -> list[int]:
+    return [replica.log().count("] subscribed") for replica in replicas]
+
+
+async def _subscribe_again(stage: Stage, before: list[int]) -> None:
+    """They have noticed that something moved: until then a client may be let in, and the next one not."""
+
+    async def have() -> bool:
+        if any(now == then for now, then in zip(_subscriptions(stage.gateways), before, strict=True)):
+            return False
         statuses = [await stage.status_of_a_handshake(gateway, "nobody") for gateway in stage.gateways]
         return statuses == [101] * len(stage.gateways)
 
-    await eventually(takes, "the replicas to be subscribed again", seconds=60)
+    await eventually(have, "the replicas to be subscribed again", seconds=60)

@@ -131,6 +131,21 @@ def test_what_comes_while_a_head_waits_for_its_turn_is_too_early() -> None:
     assert answer(last)[0] == 400
 
 
+def test_a_head_that_waits_for_its_turn_is_not_late_however_long_that_takes() -> None:
+    house = House(head_seconds=1, max_connections=1)
+    house.come(HANDSHAKE)
+    house.subscribe()
+    turns: list[Callable[[], None]] = []
+    house.connections.turns = Turns(turns.append)
+    crowd = [house.come(b"GET /ws HTTP/1.1\r\n\r\n") for _ in range(SOCKETS_RESERVE)]
+    house.tick(PATIENCE_SECONDS)
+    house.come()
+    assert not any(transport.is_aborted for transport in crowd), "nor does it make room"
+    while turns:
+        turns.pop(0)()
+    assert all(transport.take().startswith(b"HTTP/1.1 4") for transport in crowd)
+
+
 def test_a_handshake_becomes_a_connection() -> None:
     house = House()
     transport = house.come(HANDSHAKE)
@@ -349,6 +364,23 @@ def test_heads_that_come_in_part_have_a_bound_all_together(monkeypatch: pytest.M
     assert house.keeper.head_bytes == 0
     assert not house.keeper.awaited
     assert isinstance(house.come(HANDSHAKE).protocol, Connection)
+    assert house.keeper.head_bytes == 0
+
+
+def test_heads_that_wait_for_their_turn_are_within_that_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.door.HEADS_BYTES", 1_000)
+    house = House()
+    turns: list[Callable[[], None]] = []
+    house.connections.turns = Turns(turns.append)
+    crowd = [house.come(HANDSHAKE) for _ in range(A_TURN // HEAD_PARTS + 10)]
+    slow = house.come(HANDSHAKE[:20])
+    waiting = [transport for transport in crowd if not transport.is_aborted]
+    assert len(waiting) - A_TURN // HEAD_PARTS == 1_000 // len(HANDSHAKE)
+    assert house.keeper.head_bytes <= 1_000
+    crowd += [house.come(HANDSHAKE)]
+    assert slow.is_aborted
+    while turns:
+        turns.pop(0)()
     assert house.keeper.head_bytes == 0
 
 

@@ -1,7 +1,7 @@
 """A client's socket: a protocol with no task, queue, timer or lock while it follows its streams.
 
-What is written goes straight to the transport while it takes it. Once it does not, frames are held
-in a list of the connection's own, within a bound, and go out joined when it takes them again.
+What is written goes out at once while the socket and its transport take it (gateway.outlet). Once they do
+not, frames are held in a list of the connection's own, within a bound, and go out joined when they do again.
 WebSockets are in gateway.websocket, event streams in gateway.event_source.
 """
 
@@ -26,6 +26,7 @@ from gateway.cursor import Cursor
 from gateway.frames import Control, Variant, frame_control
 from gateway.group import PLAIN, Due, Wishes, count_within
 from gateway.hub import Hub
+from gateway.outlet import Outlet
 from gateway.settings import ConnectionSettings
 from gateway.turns import Turns
 from gateway.wheel import Wheel
@@ -122,6 +123,7 @@ class Connection(asyncio.Protocol):
         "_is_closing",
         "_leaves_at",
         "_origin",
+        "_outlet",
         "_replay",
         "_transport",
         "asked",
@@ -141,11 +143,12 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         connections.sockets += 1
         self._transport = transport
+        self._outlet = Outlet(transport)
         asked, variant, self._handshake, self.claims, self._origin = admitted
         self.asked: Asked | None = asked
         """What the client asked for, until it is given."""
         self.wishes = PLAIN if asked.types is None and variant is Variant.PLAIN else Wishes(variant, asked.types)
-        self.write: Callable[[bytes], object] = transport.write
+        self.write: Callable[[bytes], object] = self._outlet.write
         self.audience: Audience | None = None
         self.place = -1
         self.opened_us = 0
@@ -196,7 +199,7 @@ class Connection(asyncio.Protocol):
         # The first look anywhere within the period: clients that came together are spread.
         connections.wheel.set(self, random.randint(1, connections.settings.ping_interval_seconds))  # noqa: S311
         connections.handshakes[200 if self._handshake is None else 101] += 1
-        self._transport.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
+        self._outlet.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
         self._handshake = self.asked = self._origin = None
         connections.hub.opened(self)
 
@@ -218,7 +221,7 @@ class Connection(asyncio.Protocol):
             took = self._held is None
             self._connections.hub.flush(self)  # which may be more than it takes: that closes it
             if took and not self._has_ended() and (owed := self._let_go()):
-                self._transport.write(b"".join(owed))
+                self._outlet.write(b"".join(owed))
         if not self._has_ended():
             self._connections.closes[code] += 1
             self._end(self._last_words(code, reason))
@@ -308,7 +311,7 @@ class Connection(asyncio.Protocol):
         self._is_closing = True
         self._leave()
         self._connections.wheel.set(self, CLOSE_SECONDS)
-        self._transport.write(last_bytes)
+        self._outlet.write(last_bytes)
 
     def _leave(self) -> None:
         """Be owed nothing, hold nothing. May be called twice."""
@@ -347,7 +350,7 @@ class Connection(asyncio.Protocol):
         then what it wrote counts as held."""
         if self._is_closing:
             return
-        self._transport.write(data)
+        self._outlet.write(data)
         if self._held is not None and self._replay is not None and not self._replay.is_writable:
             self._replay.untaken_bytes += len(data)
             self.held_bytes += len(data)
@@ -376,11 +379,11 @@ class Connection(asyncio.Protocol):
         held = self._let_go()
         if self._is_closing:
             return
-        self.write = self._transport.write
+        self.write = self._outlet.write
         while held:
             # A part at a time: what the transport holds is counted nowhere, so it must stay little.
             count = count_within(held, RESUME_BYTES)
-            self._transport.write(b"".join(held[:count]))
+            self._outlet.write(b"".join(held[:count]))
             held = held[count:]
             if self._held is not None:  # paused again
                 for data in held:
@@ -404,6 +407,7 @@ class Connection(asyncio.Protocol):
         return held
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._outlet.close()
         self._is_closing = True
         self._leave()
         self._connections.sockets -= 1

@@ -7,7 +7,7 @@ IN_VENV := .venv/bin/python -m
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test soak check lint audit fmt lock
+.PHONY: help setup setup-demo demo test soak bench bench-quick bench-full check lint audit fmt lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/    make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -30,6 +30,15 @@ test: setup ## all tests, with coverage (fails below 80 %); in parallel, but for
 
 soak: setup ## MINUTES=10: everything that may fail fails at random, under load (SEED=7, RATE=150)
 	@.venv/bin/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))
+
+bench: setup ## measure, and write docs/benchmarks.md: 15 minutes (node and Kafka from scripts/ci/get-node, get-kafka)
+	@$(IN_VENV) bench --effort standard --write
+
+bench-quick: setup ## measure for two minutes; fails when something is far off its target
+	@$(IN_VENV) bench --effort quick
+
+bench-full: setup ## as bench, with more rounds and larger crowds: an hour or two
+	@$(IN_VENV) bench --effort full --write
 
 lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, .env.example fresh
 	@$(IN_VENV) ruff check .

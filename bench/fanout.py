@@ -1,27 +1,24 @@
 """Deliveries for each second of a server's own CPU time: a gateway replica beside its peers and beside a bare C
 loop of `send`, in the same run.
 
-    python -m bench.fanout [--quick] [--only gateway ws ...]
-
 The server has one core; Redis, publisher and a load client in C the other. A ratio to the C loop, which sends one
 frame after the other and does nothing else, says more than a rate: machines are shared. Each server has its
 messages from Redis, by the library that its users would take.
 """
 
-import argparse
 import asyncio
-import os
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from bench.tools import CLIENT_CORE, SERVER_CORE, LoadClient, build, cpu_seconds, pin
+from bench.results import Effort, Goal, Plot, Section, Table
+from bench.tools import SERVER_CORE, LoadClient, build, cpu_seconds, pin, progress
 from demo.ports import free_port
 from demo.process import Process, Processes
 from demo.stack import add_gateway
@@ -32,11 +29,23 @@ from shared.message import encode_body
 
 CLIENTS = 1_000
 MESSAGE_BYTES = 250
-SECONDS = 3.0
-BURSTS = (1, 4, 16, 100)
-ROUNDS = 3
+LOOP_SENDS = 400_000
+"""Of the C loop, each time: two to four seconds."""
 
 _PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a server is to do."""
+
+    clients: int = CLIENTS
+    message_bytes: int = MESSAGE_BYTES
+    burst: int = 1
+    """Messages that are published in one go, so that a server has them in one turn of its loop."""
+
+    def __str__(self) -> str:
+        return f"{self.clients:,} clients, {self.message_bytes:,} bytes, {self.burst} at once"
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Server:
     process: Process
     publish: Callable[[bytes], Sequence[Command]]
     path: str = "/ws"
+    headers: str = ""
     hello: str = ""
     """What a client says first."""
     greetings: int = 0
@@ -55,6 +65,46 @@ class Server:
     per_second: tuple[int, int] = (30_000, 60_000)
     """Deliveries to ask for, single and in bursts: about half of what one core can do, so that each burst
     finds the server idle."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which loads in how many rounds, each for some seconds."""
+
+    own: Sequence[Load]
+    """The gateway's."""
+    peers: Sequence[Load]
+    rounds: int
+    seconds: float
+
+    @classmethod
+    def of(cls, effort: Effort) -> "Plan":
+        """What fits in the time."""
+        one, sixteen = Load(), Load(burst=16)
+        if effort is Effort.QUICK:
+            return cls((one, sixteen), (one,), 1, 1.5)
+        own = [Load(burst=burst) for burst in (1, 4, 16, 100)]
+        more = [Load(clients, size, burst) for clients, size in _CROWDS[1:] for burst in (1, 16)]
+        if effort is Effort.STANDARD:
+            return cls((*own, *more), (one, sixteen), 3, 1.5)
+        return cls((*own, *more), (*own, *more), 5, 3.0)
+
+
+_CROWDS = ((CLIENTS, MESSAGE_BYTES), (CLIENTS, 1_000), (10_000, MESSAGE_BYTES), (10_000, 1_000))
+
+Ratios = dict[str, dict[Load, list[float]]]
+"""To the C loop of single messages in the same round, by server."""
+
+
+@dataclass
+class Measured:
+    """What the rounds gave."""
+
+    ratios: Ratios
+    loops: dict[tuple[int, int], list[float]]
+    """The C loop's deliveries per CPU-second, by clients and message bytes."""
+    client_share: float = 0.0
+    """Of its core, that the load client used at most."""
 
 
 class _Stream:
@@ -85,9 +135,11 @@ def _publish_for_adapter(text: bytes) -> Sequence[Command]:
 
 
 def servers(processes: Processes, redis: str) -> Iterator[Server]:
-    """All that are measured, not started yet."""
-    gateway = add_gateway(processes, redis=redis, env={"MAX_CONNECTIONS_PER_USER": "0"})
-    yield Server("gateway", gateway, _Stream().publish, "/ws?user_id=user-%d", per_second=(130_000, 400_000))
+    """All that are measured, not started yet; the gateway first."""
+    env = {"MAX_CONNECTIONS_PER_USER": "0", "MAX_CONNECTIONS": "15000"}
+    gateway = add_gateway(processes, redis=redis, env=env)
+    publish, path, per_second = _Stream().publish, "/ws?user_id=user-%d", (130_000, 400_000)
+    yield Server("gateway", gateway, publish, path, per_second=per_second)
 
     def peer(name: str, *command: str) -> Process:
         port = free_port()
@@ -101,7 +153,7 @@ def servers(processes: Processes, redis: str) -> Iterator[Server]:
         peer("socketio", "node", f"{_PEERS}/socketio_peer.mjs"),
         _publish_for_adapter,
         "/socket.io/?EIO=4&transport=websocket",
-        "40",  # connect to the namespace, in Engine.IO's packet for a message
+        hello="40",  # connect to the namespace, in Engine.IO's packet for a message
         greetings=2,
     )
     yield Server("FastAPI send_text", peer("fastapi", sys.executable, f"{_PEERS}/fastapi_peer.py"), _publish_plain)
@@ -117,126 +169,172 @@ async def answers_port(port: int) -> bool:
     return True
 
 
-async def c_loop() -> float:
+async def c_loop(clients: int, message_bytes: int) -> float:
     """Deliveries per CPU-second of the bare loop."""
     port = free_port()
-    limit = await asyncio.create_subprocess_exec(
-        build("limit"), str(port), str(CLIENTS), "1500", "1", stdout=asyncio.subprocess.PIPE
-    )
+    arguments = (port, clients, LOOP_SENDS // clients, 1, message_bytes)
+    limit = await asyncio.create_subprocess_exec(build("limit"), *map(str, arguments), stdout=asyncio.subprocess.PIPE)
     pin(limit.pid, SERVER_CORE)
     await asyncio.sleep(0.2)
-    async with LoadClient(port, "/", CLIENTS, 60):
+    async with LoadClient(port, "/", clients, 60):
         assert limit.stdout is not None
         line = await asyncio.wait_for(limit.stdout.readline(), 60)
     await limit.wait()
     return float(line.split()[0])
 
 
-def message() -> bytes:
-    """The data of one event, so long that a plain client's message has MESSAGE_BYTES."""
+def message(size: int) -> bytes:
+    """The data of one event, so long that a plain client's message has `size` bytes."""
     data = b'{"ts":%d,"x":"' % time.time_ns()
-    return data + b"x" * (MESSAGE_BYTES - len(data) - len(b'{"type":"regime_change","data":"}}')) + b'"}'
+    return data + b"x" * (size - len(data) - len(b'{"type":"regime_change","data":"}}')) + b'"}'
 
 
-async def rate(server: Server, link: Link, burst: int, seconds: float) -> float:
-    """Deliveries per CPU-second, with `burst` messages a turn of its loop. Raises RuntimeError when not all
-    came."""
+async def rate(server: Server, link: Link, load: Load, seconds: float) -> tuple[float, float]:
+    """Deliveries per CPU-second, and the share of its core that the load client used. Raises RuntimeError when
+    not all came."""
 
     async def publish(messages: int) -> None:
-        commands = [command for _ in range(messages) for command in server.publish(message())]
+        texts = [message(load.message_bytes) for _ in range(messages)]
+        commands = [command for text in texts for command in server.publish(text)]
         await link.transaction(commands, timeout_seconds=10)
 
     pid = server.process.pid
-    async with LoadClient(server.process.port, server.path, CLIENTS, seconds + 2.5, hello=server.hello) as clients:
+    every_seconds = load.clients * load.burst / server.per_second[load.burst > 1]
+    seconds = max(seconds, 4 * every_seconds)
+    async with LoadClient(
+        server.process.port,
+        server.path,
+        load.clients,
+        seconds + 2.5,
+        headers=server.headers,
+        hello=server.hello,
+    ) as clients:
         await publish(1)
         await asyncio.sleep(0.5)
-        used = cpu_seconds(pid)
-        every_seconds = CLIENTS * burst / server.per_second[burst > 1]
+        used, clients_used = cpu_seconds(pid), clients.cpu_seconds
         start, sent = time.monotonic(), 0
         while time.monotonic() - start < seconds:
-            await publish(burst)
+            await publish(load.burst)
             sent += 1
             await asyncio.sleep(max(0.0, start + sent * every_seconds - time.monotonic()))
+        took, clients_used = time.monotonic() - start, clients.cpu_seconds - clients_used
         await asyncio.sleep(0.8)
         used = cpu_seconds(pid) - used
         received = await clients.result()
-    expected = CLIENTS * (sent * burst + 1)
-    if not expected <= received.messages <= expected + CLIENTS * server.greetings:
-        raise RuntimeError(f"{server.name}: {received.messages} messages received, {expected} expected")
-    return CLIENTS * sent * burst / used
+    expected = load.clients * (sent * load.burst + 1)
+    if not expected <= received.messages <= expected + load.clients * server.greetings:
+        raise RuntimeError(f"{server.name}, {load}: {received.messages} messages received, {expected} expected")
+    return load.clients * sent * load.burst / used, clients_used / took
 
 
-@contextmanager
-def _progress(text: str) -> Iterator[None]:
-    """What is being done, for people who wait."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text}")
-        sys.stderr.flush()
-    yield
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
-
-
-Ratios = dict[str, dict[int, list[float]]]
-"""To the C loop of the same round, by server and burst."""
-
-
-async def measure(
-    only: Sequence[str], bursts: Sequence[int], rounds: int, seconds: float
-) -> tuple[Ratios, list[float]]:
-    """The ratios, and the loop's own rates."""
-    ratios: Ratios = {}
-    loops: list[float] = []
+async def _rounds(plan: Plan) -> Measured:
+    measured = Measured(defaultdict(lambda: defaultdict(list)), defaultdict(list))
     async with Processes() as processes:
         valkey = await add_valkey(processes).start().wait_until_ready()
         link = await Link.connect(RedisAddress.from_url(redis_url(valkey)), name="bench", timeout_seconds=5)
-        chosen = [one for one in servers(processes, redis_url(valkey)) if not only or one.name.split()[0] in only]
-        for server in chosen:
+        every = list(servers(processes, redis_url(valkey)))
+        for server in every:
             await server.process.start().wait_until_ready()
             pin(server.process.pid, SERVER_CORE)
-        for number in range(rounds):
+        for number in range(plan.rounds):
             # In turn within a round, so that a busy moment of the machine meets all.
-            with _progress(f"round {number + 1} of {rounds}: the C loop"):
-                loop = await c_loop()
-            loops.append(loop)
-            for server in chosen:
-                for burst in bursts:
-                    with _progress(f"round {number + 1} of {rounds}: {server.name}, bursts of {burst}"):
-                        ratio = await rate(server, link, burst, seconds) / loop
-                    ratios.setdefault(server.name, {}).setdefault(burst, []).append(ratio)
+            for crowd in _CROWDS:
+                with progress(f"fan-out, round {number + 1} of {plan.rounds}, {crowd}"):
+                    await _one_crowd(plan, every, link, crowd, measured)
         link.close()
-    return ratios, loops
+    return measured
 
 
-def table(ratios: Ratios, loops: Sequence[float], bursts: Sequence[int]) -> list[str]:
-    """In Markdown: medians, with the least and the most."""
-    lines = [
-        f"| {CLIENTS:,} clients, {MESSAGE_BYTES} bytes | {' | '.join(f'{burst} at once' for burst in bursts)} |",
-        f"|---|{'---|' * len(bursts)}",
+async def _one_crowd(
+    plan: Plan, every: Sequence[Server], link: Link, crowd: tuple[int, int], measured: Measured
+) -> None:
+    """One round's loads of so many clients and bytes, between two runs of the C loop."""
+    work = [
+        (server, load)
+        for server in every
+        for load in (plan.own if server is every[0] else plan.peers)
+        if (load.clients, load.message_bytes) == crowd
     ]
-    for name, by_burst in ratios.items():
-        cells = [f"{statistics.median(one):.2f} ({min(one):.2f} to {max(one):.2f})" for one in by_burst.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines.append("")
-    lines.append(
-        f"Times the C loop of single messages, which made {min(loops):,.0f} to {max(loops):,.0f} a CPU-second."
+    if not work:
+        return
+    loops = [await c_loop(*crowd)]
+    rates = []
+    for server, load in work:
+        found, client_share = await rate(server, link, load, plan.seconds)
+        measured.client_share = max(measured.client_share, client_share)
+        rates.append(found)
+    loops.append(await c_loop(*crowd))
+    loop = statistics.mean(loops)
+    measured.loops[crowd] += loops
+    for (server, load), found in zip(work, rates, strict=True):
+        measured.ratios[server.name][load].append(found / loop)
+
+
+def _cell(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+
+
+def _table(measured: Measured, crowd: tuple[int, int]) -> Table:
+    """Of one crowd: servers by bursts."""
+    loads = {load for by_load in measured.ratios.values() for load in by_load}
+    here = sorted((load for load in loads if (load.clients, load.message_bytes) == crowd), key=lambda load: load.burst)
+    rows = [
+        [name, *(_cell(by_load.get(load, [])) for load in here)]
+        for name, by_load in measured.ratios.items()
+        if any(load in by_load for load in here)
+    ]
+    loops = measured.loops[crowd]
+    made = f"C loop {min(loops):,.0f} to {max(loops):,.0f} a CPU-second"
+    name = f"{crowd[0]:,} clients, {crowd[1]:,} bytes; {made}"
+    return Table([name, *(f"{load.burst} at once" for load in here)], rows)
+
+
+def _goals(ratios: Ratios) -> Iterator[Goal]:
+    def goal(what: str, found: Sequence[float], target: float, floor: float) -> Goal:
+        return Goal(what, statistics.median(found), target, spread=(min(found), max(found)), floor=floor)
+
+    own = ratios["gateway"]
+    yield goal("single messages to 1,000 clients, times the C loop", own[Load()], 0.8, 0.4)
+    yield goal("bursts of 16 to 1,000 clients, times the C loop", own[Load(burst=16)], 7.0, 3.0)
+    for name, theirs in ratios.items():
+        if name != "gateway":
+            beside = [a / b for a, b in zip(own[Load()], theirs[Load()], strict=True)]
+            yield goal(f"single messages, times {name}", beside, 1.0, 0.8)
+
+
+async def measure(effort: Effort) -> Section:
+    """All servers in the rounds that the effort allows. Raises RuntimeError when messages were lost."""
+    measured = await _rounds(Plan.of(effort))
+    own = measured.ratios["gateway"]
+    lines = {
+        f"{clients:,} clients, {size:,} bytes": [
+            (load.burst, statistics.median(found))
+            for load, found in own.items()
+            if (load.clients, load.message_bytes) == (clients, size)
+        ]
+        for clients, size in _CROWDS
+    }
+    return Section(
+        "Fan-out",
+        "python -m bench fanout",
+        "Deliveries for each second of the server's own CPU time, as multiples of what a bare loop of `send` in C "
+        "makes with single messages before and after, to as many clients and of the same size: medians of the rounds, "
+        "with the least and the most. Each server has its messages from Valkey by the library that its users would "
+        "take. What comes in one turn of the gateway's loop leaves in one write: that is why bursts, and load, cost "
+        "less for each delivery. Each burst finds the server idle, at about half of what one core can do.\n\n"
+        "The load client is written in C and has a core for itself and Valkey; it is not what is measured, since "
+        f"only the server's CPU time counts, and nothing may be missing. It used at most {measured.client_share:.0%} "
+        "of that core.",
+        tuple(_goals(measured.ratios)),
+        tuple(_table(measured, crowd) for crowd in _CROWDS if crowd in measured.loops),
+        (
+            Plot(
+                "fan-out-bursts",
+                "The gateway's deliveries per CPU-second by messages at once",
+                "messages in one turn of the loop",
+                "times the C loop of single messages",
+                {name: sorted(points) for name, points in lines.items() if len(points) > 1},
+                is_logarithmic=True,
+            ),
+        ),
     )
-    return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.fanout", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round, singles and bursts of 16")
-    parser.add_argument(
-        "--only", nargs="+", default=[], metavar="SERVER", help="gateway, picows, ws, Socket.IO, FastAPI"
-    )
-    options = parser.parse_args()
-    os.sched_setaffinity(0, {CLIENT_CORE})
-    bursts = (1, 16) if options.quick else BURSTS
-    rounds, seconds = (1, 1.5) if options.quick else (ROUNDS, SECONDS)
-    ratios, loops = asyncio.run(measure(options.only, bursts, rounds, seconds))
-    sys.stdout.write("\n".join(table(ratios, loops, bursts)) + "\n")
-
-
-if __name__ == "__main__":
-    main()

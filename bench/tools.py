@@ -4,6 +4,9 @@ import asyncio
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +28,22 @@ def build(name: str) -> str:
 
 
 def pin(pid: int, core: int) -> None:
-    """Keep a process on one core, where there are two."""
+    """Keep a process, with all its threads, on one core, where there are two."""
     if os.cpu_count() and os.cpu_count() != 1:
-        os.sched_setaffinity(pid, {core})
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(task.name), {core})
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """What is being done, for people who wait."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+    yield
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -48,13 +64,15 @@ class Received:
     messages: int
     p50_ms: float | None
     p99_ms: float | None
+    p999_ms: float | None
     retry_after: tuple[int, ...]
     """How many were refused with 503 and told to come again after 0, 1, 2 ... seconds."""
 
 
 class LoadClient:
     """`wsload`: many connections in one C thread. Async context manager; opens all on entering, and
-    raises RuntimeError when not all could be, but for a `storm`. `headers` are more lines of the request."""
+    raises RuntimeError when not all could be, but for a `storm`. `headers` are more lines of the request.
+    Latencies are those of every `sample`th message."""
 
     def __init__(
         self,
@@ -67,11 +85,12 @@ class LoadClient:
         headers: str = "",
         hello: str = "",
         storm: bool = False,
+        sample: int = 101,
     ) -> None:
         self._storm = storm
         self._arguments = ["127.0.0.1", str(port), path, str(connections), str(seconds), hello]
         self._connections = connections
-        self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": "101", "EXTRA": headers}
+        self._env = {**os.environ, "CONC": str(at_once), "SAMPLE": str(sample), "EXTRA": headers}
         self._process: asyncio.subprocess.Process
         self.opened = 0
         self.connects_per_second = 0.0
@@ -102,6 +121,11 @@ class LoadClient:
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode()
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that it has used so far."""
+        return cpu_seconds(self._process.pid)
+
     async def stop(self) -> Received:
         """Have it end now."""
         self._process.terminate()
@@ -111,11 +135,12 @@ class LoadClient:
         """Wait for its time to be over."""
         line = await self._line()
         total, retries = re.match(r"received (\d+) msgs", line), line.partition("Retry-After")[2].split()
-        latency = re.match(r"latency ms p50 ([\d.]+) p90 [\d.]+ p99 ([\d.]+)", await self._line())
+        latency = re.match(r"latency ms p50 ([\d.]+) p90 [\d.]+ p99 ([\d.]+) p99.9 ([\d.]+)", await self._line())
         assert total is not None
         return Received(
             int(total[1]),
             float(latency[1]) if latency else None,
             float(latency[2]) if latency else None,
+            float(latency[3]) if latency else None,
             tuple(map(int, retries)),
         )

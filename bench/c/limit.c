@@ -1,5 +1,5 @@
 // The limit: one thread sends the same frames to N sockets in a bare loop, each call of send() with BURST messages.
-// usage: limit PORT N CALLS BURST; then: wsload 127.0.0.1 PORT / N SECONDS. Prints deliveries per CPU-second.
+// usage: limit PORT N CALLS BURST BYTES; then: wsload 127.0.0.1 PORT / N SECONDS. Prints deliveries per CPU-second.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -18,8 +18,8 @@ static double now(int clock) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 5) return 2;
-  int port = atoi(argv[1]), n = atoi(argv[2]), calls = atoi(argv[3]), burst = atoi(argv[4]), one = 1;
+  if (argc != 6) return 2;
+  int port = atoi(argv[1]), n = atoi(argv[2]), calls = atoi(argv[3]), burst = atoi(argv[4]), bytes = atoi(argv[5]), one = 1;
   int listener = socket(AF_INET, SOCK_STREAM, 0);
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -35,11 +35,12 @@ int main(int argc, char **argv) {
     if (read(sockets[i], head, sizeof head) < 0 || write(sockets[i], answer, strlen(answer)) < 0) return 1;
   }
   sleep(1);
-  char frame[254], *frames = malloc(sizeof frame * burst);
-  frame[0] = (char)0x81, frame[1] = 126, frame[2] = 0, frame[3] = (char)(sizeof frame - 4);
-  memset(frame + 4, 'x', sizeof frame - 4);
-  for (int i = 0; i < burst; i++) memcpy(frames + i * sizeof frame, frame, sizeof frame);
-  int length = sizeof frame * burst;
+  int size = bytes + 4, length = size * burst;  // of 126 to 65,535 bytes
+  char *frames = malloc(length);
+  for (char *frame = frames; frame < frames + length; frame += size) {
+    frame[0] = (char)0x81, frame[1] = 126, frame[2] = (char)(bytes >> 8), frame[3] = (char)bytes;
+    memset(frame + 4, 'x', bytes);
+  }
   double cpu = now(CLOCK_PROCESS_CPUTIME_ID);
   for (int call = 0; call < calls; call++)
     for (int i = 0; i < n; i++)

@@ -8,25 +8,20 @@ positions, since a relay's first start begins at the ends of all partitions.
 
 import os
 import shutil
-import socket
 from pathlib import Path
 from typing import Final, Literal
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from redis import Redis
 from redis.exceptions import RedisError
 
+from demo.kafka import KafkaOptions, start_kafka
 from demo.ports import free_port
-from demo.process import ROOT, Process, Processes
+from demo.process import Process, Processes
 from demo.valkey import add_valkey
 from harness.certificates import Authority
-from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC
-from harness.waiting import eventually
 from shared.keys import Keys
 
 PARTITIONS = 4  # the mock cluster knows no other number
-_KAFKA_JARS = ROOT / ".cache" / "kafka" / "libs"
 CALL_SECONDS = 5.0
 
 Kind = Literal["embedded", "real"]
@@ -62,57 +57,22 @@ def kafka_password(user: str) -> str:
     return f"the-s3cret-of-{user}"
 
 
-def add_apache_kafka(processes: Processes, *, secured: bool = False) -> Process:
-    """Apache Kafka on a port of its own, to be started; `add_kafka_format` before.
+async def start_apache_kafka(processes: Processes, *, secured: bool = False) -> Process:
+    """A running Apache Kafka with the project's topics.
 
     `secured` adds the port `sasl_ssl`: TLS of the authority in `kafka/ca.pem`, users with passwords
     (SCRAM-SHA-256, and PLAIN), ACLs. Whoever comes to the other port may do everything.
     """
-    port, controller_port = free_port(), free_port()
-    ports = {"kafka": port}
+    return await start_kafka(processes, partitions=PARTITIONS, options=_secured(processes) if secured else None)
+
+
+def _secured(processes: Processes) -> KafkaOptions:
     folder = processes.folder / "kafka"
     folder.mkdir()
-    listeners, security = f"PLAINTEXT://127.0.0.1:{port}", ""
-    if secured:
-        ports["sasl_ssl"] = free_port()
-        listeners += f",SASL_SSL://127.0.0.1:{ports['sasl_ssl']}"
-        security = _kafka_security(folder)
-    (folder / "server.properties").write_text(
-        f"""
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners={listeners},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners={listeners}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
-{security}
-log.dirs={folder}/data
-auto.create.topics.enable=false
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-"""
-    )
-    java = ["java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{_KAFKA_JARS}/*"]
-
-    async def ready() -> bool:
-        with socket.socket() as caller:
-            return caller.connect_ex(("127.0.0.1", port)) == 0
-
-    return processes.add("kafka", [*java, "kafka.Kafka", str(folder / "server.properties")],
-                         ports=ports, ready=ready)  # fmt: skip
-
-
-def _kafka_security(folder: Path) -> str:
     server = Authority(folder).issue("server", "127.0.0.1")
     module = "org.apache.kafka.common.security"
     plain_users = " ".join(f'user_{user}="{kafka_password(user)}"' for user in KAFKA_USERS)
-    return f"""
+    properties = f"""
 sasl.enabled.mechanisms=SCRAM-SHA-256,PLAIN
 listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
 listener.name.sasl_ssl.plain.sasl.jaas.config={module}.plain.PlainLoginModule required {plain_users};
@@ -121,46 +81,8 @@ ssl.keystore.location={server.chain_file}
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 """
-
-
-def add_kafka_format(processes: Processes, *, secured: bool = False) -> Process:
-    """Formats the folder of `add_apache_kafka`, with its users; ends by itself."""
-    assert any(_KAFKA_JARS.glob("kafka_2.13-*.jar")), "SCENARIO_STACK=real needs Apache Kafka: run scripts/ci/get-kafka"
-    properties = processes.folder / "kafka" / "server.properties"
-    java = ["java", "-cp", f"{_KAFKA_JARS}/*", "kafka.tools.StorageTool", "format"]
-    command = [*java, "-t", "bm90aWZpY2F0aW9uLWdhdA", "-c", str(properties)]
-    for user in KAFKA_USERS if secured else ():
-        command += ["--add-scram", f"SCRAM-SHA-256=[name={user},password={kafka_password(user)}]"]
-    return processes.add("kafka-format", command)
-
-
-async def start_apache_kafka(processes: Processes, *, secured: bool = False) -> Process:
-    """A running Apache Kafka with the project's topics."""
-    kafka = add_apache_kafka(processes, secured=secured)
-    formatting = add_kafka_format(processes, secured=secured).start()
-    code = await formatting.wait(60)
-    assert code == 0, formatting.log()
-    await kafka.start().wait_until_ready(60)
-    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{kafka.port}", "log_level": 0})
-    topics = [NewTopic(topic, PARTITIONS, 1) for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC)]
-    for future in admin.create_topics(topics, operation_timeout=30).values():
-        future.result(30)
-    await eventually(lambda: _are_led(kafka), "a leader of every partition that knows of it")
-    return kafka
-
-
-def _are_led(kafka: Process) -> bool:
-    """For a moment after a topic was made its leader answers that it is not."""
-    consumer = Consumer({"bootstrap.servers": f"127.0.0.1:{kafka.port}", "group.id": "look", "log_level": 0})
-    try:
-        for topic in (*TYPE_OF_TOPIC, DEAD_LETTER_TOPIC):
-            for number in range(PARTITIONS):
-                consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=5)
-    except KafkaException:
-        return False
-    finally:
-        consumer.close()
-    return True
+    scram = [f"SCRAM-SHA-256=[name={user},password={kafka_password(user)}]" for user in KAFKA_USERS]
+    return KafkaOptions({"SASL_SSL": free_port()}, properties, [word for one in scram for word in ("--add-scram", one)])
 
 
 class RedisControl:

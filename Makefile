@@ -43,7 +43,7 @@ bench-full: setup ## as bench, with more rounds and larger crowds: an hour or tw
 lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, .env.example fresh
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
-	@$(IN_VENV) mypy --strict gateway relay shared demo scripts
+	@$(IN_VENV) mypy --strict gateway relay shared demo scripts bench
 	@$(IN_VENV) scripts.lock --check
 	@$(IN_VENV) scripts.env_example --check
 

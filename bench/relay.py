@@ -60,6 +60,8 @@ class Rate:
     events_per_second: float
     cores: Mapping[str, float]
     """How much of a core each process used."""
+    bytes_each: float
+    """Memory of Valkey for each event, with what it has for its stream."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class _Bench:
         self._valkey = valkey
         self._relays = 0
         self._filled = 0
+        self._empty_bytes = self._used_bytes()
 
     async def fill(self, load: Load) -> None:
         """Have the topics hold `load` and nothing else."""
@@ -204,7 +207,7 @@ class _Bench:
         cores = {name: (cpu_seconds(process.pid) - before[name]) / took for name, process in measured.items()}
         self._check()
         await relay.terminate()
-        return Rate((self._filled - first) / took, cores)
+        return Rate((self._filled - first) / took, cores, (self._used_bytes() - self._empty_bytes) / self._filled)
 
     async def catch_up(self, load: Load, *, is_killed: bool) -> CaughtUp:
         """A relay that has read everything is ended, `load` is published meanwhile, and it is started again."""
@@ -252,6 +255,10 @@ class _Bench:
                 raise TimeoutError(f"only {now} of {self._filled} events came through")
             await asyncio.sleep(_POLL_SECONDS)
         return now
+
+    def _used_bytes(self) -> int:
+        with redis.Redis(port=self._valkey.port) as client:
+            return int(client.info("memory")["used_memory"])
 
     def _check(self) -> None:
         found = logged(self._valkey)
@@ -335,18 +342,20 @@ def _section(
         ("users", "users", users),
     ):
         if len(by) > 1:
+            kept = "bytes of Valkey for each event kept"
             lines = [
-                (f"{number:,}", f"{by[number].events_per_second:,.0f}", _cores(by[number])) for number in sorted(by)
+                (f"{number:,}", f"{rate.events_per_second:,.0f}", _cores(rate), f"{rate.bytes_each:,.0f}")
+                for number, rate in sorted(by.items())
             ]
-            tables.append(Table((f"{what}; half broadcast", "events/s", used), lines))
+            tables.append(Table((f"{what}; half broadcast", "events/s", used, kept), lines))
             points = [(float(number), by[number].events_per_second) for number in sorted(by)]
             plots.append(
                 Plot(f"relay-by-{name}", f"One relay, by {name}", what, "events/s", {"half broadcast": points}, True)
             )
     if lags:
-        columns = (f"{plan.paused_events:,} events while the relay was", "the first in Redis after", "all after")
+        heading = (f"{plan.paused_events:,} events while the relay was", "the first in Redis after", "all after")
         found_lags = [(how, f"{lag.first_seconds:.1f} s", f"{lag.all_seconds:.1f} s") for how, lag in lags.items()]
-        tables.append(Table(columns, found_lags))
+        tables.append(Table(heading, found_lags))
     return Section("Relay", "python -m bench relay", _text(broker), goals, tables, plots)
 
 

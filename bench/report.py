@@ -25,7 +25,8 @@ def document(sections: Sequence[Section], machine: Mapping[str, str], effort: Ef
         "What one gateway replica, one relay and both together do, beside other servers and beside programs in C. "
         f"`{_COMMANDS[effort]}` measured it on {machine['date']} and wrote this document.",
         "Machines are shared and differ, from hour to hour too: a ratio to something that was measured in the same "
-        "run says more than a rate.",
+        "run says more than a rate. What profiles say about the figures, and where they fall short, is in "
+        "[performance.md](performance.md); what follows for so many clients in [capacity.md](capacity.md).",
         "## Goals",
         f"{sum(goal.is_met for goal in goals)} of {len(goals)} are reached. Where several rounds were measured: their "
         "median, with the least and the most.",

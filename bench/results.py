@@ -1,6 +1,6 @@
 """What a measurement gives: a section of docs/benchmarks.md, and what of it is held against a target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -59,7 +59,7 @@ class Plot:
     title: str
     x: str
     y: str
-    lines: dict[str, Sequence[tuple[float, float]]]
+    lines: Mapping[str, Sequence[tuple[float, float]]]
     is_logarithmic: bool = False
     """Both axes."""
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from redis.asyncio import Redis
+
 from bench.fanout import message, servers
 from bench.handshakes import fill_life, gateway
 from bench.results import Effort, Goal, Section, Table
@@ -72,8 +74,8 @@ async def _deliver(
 
     path = "/ws?user_id=user-%d"
     async with LoadClient(server.port, path, users, seconds + 60, at_once=256) as clients:
-        for start in range(0, users, A_BATCH):  # each has its first one, which begins its stream
-            await send(range(start, min(start + A_BATCH, users)))
+        for first in range(0, users, A_BATCH):  # each has its first one, which begins its stream
+            await send(range(first, min(first + A_BATCH, users)))
         await asyncio.sleep(2)
         used = cpu_seconds(server.pid), cpu_seconds(valkey.pid)
         start, sent = time.monotonic(), 0
@@ -89,23 +91,31 @@ async def _deliver(
     return sent / spent[0], Cost(*(1e6 * one / sent for one in spent))
 
 
-async def _subscribe(server: Process, valkey: Process, users: int) -> tuple[Cost, Cost]:
-    """What a handshake costs more when its stream has to be subscribed; and to drop a stream."""
+async def _subscribe(server: Process, valkey: Process, users: int) -> tuple[Cost, Cost, float]:
+    """What a handshake costs more when its stream has to be subscribed, and to drop a stream; and Valkey's bytes for
+    each that is subscribed, with what it knows of who is connected."""
 
     def used() -> tuple[float, float]:
         return cpu_seconds(server.pid), cpu_seconds(valkey.pid)
 
-    costs = []
+    costs, held = [], 0.0
     for path in ("/ws?user_id=ann", "/ws?user_id=new-%d"):
-        before = used()
+        before, empty = used(), await _used_bytes(valkey)
         async with LoadClient(server.port, path, users, 3_600, at_once=256):
             costs.append([after - then for after, then in zip(used(), before, strict=True)])
+            await asyncio.sleep(1)  # presence is told in a while
+            held = (await _used_bytes(valkey) - empty) / users
         await asyncio.sleep(2)  # they leave
     before = used()
     await asyncio.sleep(LINGER_SECONDS + 3)
     dropped = [1e6 * (after - then) / users for after, then in zip(used(), before, strict=True)]
     added = [1e6 * (new - known) / users for known, new in zip(*costs, strict=True)]
-    return Cost(*added), Cost(*dropped)
+    return Cost(*added), Cost(*dropped), held
+
+
+async def _used_bytes(valkey: Process) -> int:
+    async with Redis(port=valkey.port) as client:
+        return int((await client.info("memory"))["used_memory"])
 
 
 async def measure(effort: Effort) -> Section:
@@ -120,7 +130,7 @@ async def measure(effort: Effort) -> Section:
         link = await Link.connect(RedisAddress.from_url(url), name="bench", timeout_seconds=5)
         own = gateway(processes, url, name="replica")
         peer = next(one for one in servers(processes, url) if one.name == PEER).process
-        rates, each = [], []
+        rates, each, text = [], [], ""
         for server, publish in ((own, _Streams().publish), (peer, _publish_plain)):
             await server.start().wait_until_ready()
             pin(server.pid, SERVER_CORE)
@@ -135,7 +145,8 @@ async def measure(effort: Effort) -> Section:
         ]
         if effort is not Effort.QUICK:
             with progress(f"streams of {users:,} users"):
-                added, dropped = await _subscribe(own, valkey, users)
+                added, dropped, held = await _subscribe(own, valkey, users)
+            text += f" A user who is connected takes {held:,.0f} bytes of Valkey, its subscription included."
             for what, cost in (("to subscribe a stream, beside its handshake", added), ("to drop a stream", dropped)):
                 rows.append([what, f"{cost.server:.0f}", f"{cost.valkey:.0f}", f"{1e6 / max(1, cost.server):,.0f}"])
         link.close()
@@ -145,7 +156,7 @@ async def measure(effort: Effort) -> Section:
         f"{users:,} users on one replica, each with a connection; {EVENTS_PER_SECOND:,} events a second, each for one "
         f"user by chance, published {A_BATCH} at a time with what the relay writes beside them. {PEER} subscribes a "
         "channel for each user and compares nothing. A stream costs what a handshake of a new user takes more than "
-        f"one of a user that is there; it is dropped {LINGER_SECONDS} s after its last client has left.",
+        f"one of a user that is there; it is dropped {LINGER_SECONDS} s after its last client has left.{text}",
         (Goal(f"events of one user each, times {PEER}", rates[0] / rates[1], 1.0, floor=0.4),),
         (Table(["", "microseconds of the server", "of Valkey", "per CPU-second of the server"], rows),),
     )

@@ -199,9 +199,10 @@ class Connection(asyncio.Protocol):
         # The first look anywhere within the period: clients that came together are spread.
         connections.wheel.set(self, random.randint(1, connections.settings.ping_interval_seconds))  # noqa: S311
         connections.handshakes[200 if self._handshake is None else 101] += 1
+        # Before the client can know: the next one that it opens, on any replica, is to be younger.
+        connections.hub.opened(self)
         self._outlet.write(self._greeting(starts_at, recovered=recovered, replayed=replayed))
         self._handshake = self.asked = self._origin = None
-        connections.hub.opened(self)
 
     def seated(self, at: Cursor) -> None:
         """A replay seats the client at `at`: what is written to it from now on lies behind that."""

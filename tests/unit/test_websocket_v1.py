@@ -43,6 +43,23 @@ def told(transport: ScriptedTransport) -> list[Any]:
     return controls_and_events(transport.take())
 
 
+@pytest.mark.parametrize("variant", list(Variant))
+async def test_a_connection_has_its_age_before_the_client_can_know_that_it_is_open(variant: Variant) -> None:
+    """Else one that the client opens next, on another replica, might be older: and go instead of it."""
+
+    class Answered(ScriptedTransport):
+        age_us: int | None = None
+
+        def write(self, data: Any) -> None:
+            super().write(data)
+            if self.age_us is None:
+                self.age_us = self.protocol.opened_us
+
+    transport = Answered()
+    Office().connect(Asked("ann"), variant, transport)
+    assert transport.age_us
+
+
 async def test_the_first_frame_says_where_the_client_begins() -> None:
     office = Office()
     office.connect(Asked("bob"))

@@ -299,7 +299,7 @@ def _goals(ratios: Ratios) -> Iterator[Goal]:
     for name, theirs in ratios.items():
         if name != "gateway":
             beside = [a / b for a, b in zip(own[Load()], theirs[Load()], strict=True)]
-            yield goal(f"single messages, times {name}", beside, 1.0, 0.8)
+            yield goal(f"single messages, times {name}", beside, 1.0, 0.6)
 
 
 async def measure(effort: Effort) -> Section:

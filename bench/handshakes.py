@@ -184,7 +184,7 @@ def _goals(own: Sequence[tuple[Kind, Held]], peers: dict[str, Held], added: Sequ
     best = max(held.opened_per_cpu_second for kind, held in own if kind is KINDS[0])
     most = max(held.bytes_each for kind, held in own if kind is KINDS[0])
     for name, held in peers.items():
-        yield Goal(f"handshakes, times {name}", best / held.opened_per_cpu_second, 1.0, floor=0.7)
+        yield Goal(f"handshakes, times {name}", best / held.opened_per_cpu_second, 1.0, floor=0.4)
         yield Goal(f"memory of a connection, times {name}", most / held.bytes_each, 1.0, is_limit=True, floor=1.5)
     if added:
         spread = (min(added), max(added))

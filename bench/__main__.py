@@ -17,9 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import report
-from bench.machine import KAFKA_LIBS, NODE_MODULES, describe
+from bench.machine import NODE_MODULES, describe
 from bench.results import Effort, Goal, Section
 from bench.tools import CLIENT_CORE, pin
+from demo.kafka import KAFKA_LIBS
 
 PARTS = ("fanout", "handshakes", "users", "relay", "end_to_end", "cluster")
 DOCS = Path(__file__).parent.parent / "docs"

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from confluent_kafka import Producer
 
-from bench.relay import TARGETED, event, topics_in_turn
+from bench.relay import Load, logged, produce
 from bench.results import Effort, Section, Table
 from bench.tools import CLIENT_CORE, SERVER_CORE, LoadClient, cpu_seconds, pin, progress
 from demo.broker import add_broker, bootstrap
@@ -55,14 +54,7 @@ class Store:
 
     def logged(self) -> int:
         """Events in the logs of all nodes."""
-        total = 0
-        for node in self.nodes:
-            with redis.Redis(port=node.port) as client:
-                pipeline = client.pipeline(transaction=False)
-                for key in client.scan_iter("*:log:*", count=10_000):
-                    pipeline.xlen(key)
-                total += sum(pipeline.execute())
-        return total
+        return sum(map(logged, self.nodes))
 
     def clear(self) -> None:
         """Forget all keys."""
@@ -104,19 +96,6 @@ def _is_whole(node: Process, count: int) -> bool:
     info = _ask(node, "CLUSTER", "INFO")
     state = info if isinstance(info, dict) else dict(line.split(":", 1) for line in info.split())
     return state["cluster_state"] == "ok" and len(_ask(node, "CLUSTER", "SLOTS")) == count
-
-
-def _fill(broker: str, events: int) -> None:
-    """Half of them for everyone."""
-    producer = Producer({"bootstrap.servers": broker, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000})
-    for number, topic in zip(range(events), topics_in_turn(0.5)):  # noqa: B905 - one has no end
-        user = number * 7919 % USERS
-        partition = (user if topic in TARGETED else number) % 4
-        producer.produce(topic, event(topic, number, f"user-{user}", {}), f"user-{user}", partition=partition)
-        if number % 1_000 == 0:
-            producer.poll(0)
-    if left := producer.flush(60):
-        raise RuntimeError(f"the broker did not take {left} events")
 
 
 async def _publish(processes: Processes, broker: str, store: Store, events: int) -> list[str]:
@@ -169,16 +148,12 @@ def _row(what: str, store: Store, rate: str, cost: float, nodes: Sequence[float]
 
 async def measure(effort: Effort) -> Section:
     """One server and three nodes, by turns. Raises TimeoutError when something did not come."""
-    events, users = {
-        Effort.QUICK: (10_000, 1_000),
-        Effort.STANDARD: (60_000, USERS),
-        Effort.FULL: (60_000, USERS),
-    }[effort]
+    events, users = (10_000, 1_000) if effort is Effort.QUICK else (60_000, USERS)
     rows = []
     async with Processes() as processes:
         broker = await add_broker(processes).start().wait_until_ready()
         pin(broker.pid, CLIENT_CORE)
-        _fill(bootstrap(broker), events)
+        produce(bootstrap(broker), Load(events, users=USERS))
         for count in (1, NODES):
             store = await start_store(processes, count)
             with progress(f"cluster: {count} nodes, publishing"):

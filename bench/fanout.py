@@ -44,6 +44,11 @@ class Load:
     burst: int = 1
     """Messages that are published in one go, so that a server has them in one turn of its loop."""
 
+    @property
+    def crowd(self) -> tuple[int, int]:
+        """Clients and message bytes: what the C loop is run with, too."""
+        return self.clients, self.message_bytes
+
     def __str__(self) -> str:
         return f"{self.clients:,} clients, {self.message_bytes:,} bytes, {self.burst} at once"
 
@@ -56,7 +61,6 @@ class Server:
     process: Process
     publish: Callable[[bytes], Sequence[Command]]
     path: str = "/ws"
-    headers: str = ""
     hello: str = ""
     """What a client says first."""
     greetings: int = 0
@@ -206,7 +210,6 @@ async def rate(server: Server, link: Link, load: Load, seconds: float) -> tuple[
         server.path,
         load.clients,
         seconds + 2.5,
-        headers=server.headers,
         hello=server.hello,
     ) as clients:
         await publish(1)
@@ -253,7 +256,7 @@ async def _one_crowd(
         (server, load)
         for server in every
         for load in (plan.own if server is every[0] else plan.peers)
-        if (load.clients, load.message_bytes) == crowd
+        if load.crowd == crowd
     ]
     if not work:
         return
@@ -277,7 +280,7 @@ def _cell(ratios: Sequence[float]) -> str:
 def _table(measured: Measured, crowd: tuple[int, int]) -> Table:
     """Of one crowd: servers by bursts."""
     loads = {load for by_load in measured.ratios.values() for load in by_load}
-    here = sorted((load for load in loads if (load.clients, load.message_bytes) == crowd), key=lambda load: load.burst)
+    here = sorted((load for load in loads if load.crowd == crowd), key=lambda load: load.burst)
     rows = [
         [name, *(_cell(by_load.get(load, [])) for load in here)]
         for name, by_load in measured.ratios.items()
@@ -308,9 +311,7 @@ async def measure(effort: Effort) -> Section:
     own = measured.ratios["gateway"]
     lines = {
         f"{clients:,} clients, {size:,} bytes": [
-            (load.burst, statistics.median(found))
-            for load, found in own.items()
-            if (load.clients, load.message_bytes) == (clients, size)
+            (load.burst, statistics.median(found)) for load, found in own.items() if load.crowd == (clients, size)
         ]
         for clients, size in _CROWDS
     }

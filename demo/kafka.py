@@ -14,7 +14,7 @@ from demo.process import ROOT, Process, Processes
 from relay.routes import DEAD_LETTER_TOPIC
 from shared.message import TYPE_OF_TOPIC
 
-_JARS = ROOT / ".cache" / "kafka" / "libs"
+KAFKA_LIBS = ROOT / ".cache" / "kafka" / "libs"
 _START_SECONDS = 60.0
 _TOPICS_SECONDS = 90.0
 _POLL_SECONDS = 0.05
@@ -39,7 +39,7 @@ async def start_kafka(processes: Processes, *, partitions: int, options: KafkaOp
     """A running Apache Kafka with the project's topics, after about 5 s. Its folder is `kafka` in that of
     `processes`. Raises RuntimeError where its jars are missing."""
     options = options or KafkaOptions()
-    if not any(_JARS.glob("kafka_2.13-*.jar")):
+    if not any(KAFKA_LIBS.glob("kafka_2.13-*.jar")):
         raise RuntimeError("Apache Kafka is not there: run scripts/ci/get-kafka")
     kafka, formatting = _add(processes, options)
     code = await formatting.start().wait(_START_SECONDS)
@@ -115,7 +115,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 """
     )
-    java = ["java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{_JARS}/*"]
+    java = ["java", "-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_LIBS}/*"]
 
     async def ready() -> bool:
         with socket.socket() as caller:

@@ -12,6 +12,11 @@ from demo.process import Process, Processes, Ready
 _PING_SECONDS = 1.0
 
 
+def valkey_binary() -> str:
+    """The server's path."""
+    return str(get_binary_path())
+
+
 def add_valkey(
     processes: Processes,
     *,
@@ -30,7 +35,7 @@ def add_valkey(
     port = port or free_port()
     folder = processes.folder / name
     folder.mkdir()
-    command = [binary or str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    command = [binary or valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *options]
     return processes.add(name, command, ports={"redis": port}, ready=ready or (lambda: answers_ping(port)))
 

@@ -305,7 +305,6 @@ class Door(Newcomer, asyncio.Protocol):
             self._refuse(_too_early())
         elif isinstance(admitted, AskAgain):
             self._is_waiting = True
-            self._forget()
             self._keeper.connections.wheel.set(self, self._keeper.settings.head_seconds)
             admitted.ready.add_done_callback(lambda _: self._decide_again(kind, request))
         elif isinstance(admitted, Refused):

@@ -17,6 +17,7 @@ from gateway.settings import (
     ConnectionSettings,
     DrainSettings,
     ListenerSettings,
+    OperatorSettings,
 )
 from shared.errors import NotifyError, SettingsError
 from shared.logging import configure_logging, get_logger
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             service=load(ServiceSettings),
             redis=load(RedisSettings),
             listener=load(ListenerSettings),
+            operators=load(OperatorSettings),
             authentication=load(AuthenticationSettings),
             admission=load(AdmissionSettings),
             connection=load(ConnectionSettings),

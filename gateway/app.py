@@ -1,4 +1,4 @@
-"""The HTTP routes of a replica, for load balancers, operators and Prometheus."""
+"""The HTTP routes of a replica on its public port, for load balancers and clients."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Final
 from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
 from gateway.admission.handshake import cors_headers
@@ -136,14 +135,3 @@ def _as_request(request: HttpRequest) -> Request:
 def _refused(refusal: Refusal, headers: Mapping[str, str]) -> JSONResponse:
     body = RefusalBody(error=refusal.error, message=refusal.message)
     return JSONResponse(body.model_dump(), refusal.status, headers={**headers, **dict(refusal.headers)})
-
-
-def admin_app(registry: CollectorRegistry) -> FastAPI:
-    """The app on the admin port."""
-    app = FastAPI(title="BLOASIS notification gateway: operators", openapi_url=None)
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-    return app

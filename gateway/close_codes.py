@@ -34,6 +34,7 @@ class CloseCode(IntEnum):
     UNAVAILABLE = 4004, "unavailable", True
     REBALANCE = 4005, "rebalance", True
     UNAUTHORIZED = 4500, "unauthorized", False
+    DISCONNECTED_BY_ADMIN = 4501, "disconnected_by_admin", False
     REPLACED = 4502, "replaced", False
     BAD_REQUEST = 4503, "bad_request", False
     ORIGIN_NOT_ALLOWED = 4504, "origin_not_allowed", False

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 import random
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -77,12 +76,12 @@ class _Bucket:
 class Presence:
     """The connections of this replica, as Redis is told of them. `run` does the work, until cancelled.
 
-    `cap` is how many connections a user may have on all replicas together, 0 for any number.
+    `replica` is what this one is called in Redis, another name with each start; `cap` is how many connections a
+    user may have on all replicas together, 0 for any number.
     """
 
-    def __init__(self, settings: RedisSettings, hub: Hub, links: Links, cap: int) -> None:
-        self.replica = secrets.token_hex(6)
-        """What this replica is called in Redis, another name with each start."""
+    def __init__(self, settings: RedisSettings, hub: Hub, links: Links, replica: str, cap: int) -> None:
+        self.replica = replica
         self.writes: Counter[str] = Counter()
         """Users told, by what became of it."""
         self._me = self.replica.encode()

@@ -8,20 +8,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastapi import FastAPI
+
 from gateway.acks import Acks
 from gateway.admission.admit import AskAgain, Identified, allowed_origin, identify
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.request import Request
-from gateway.app import Health, Probes, admin_app, public_app
+from gateway.app import Health, Probes, public_app
 from gateway.authentication.authenticator import make_authenticator
 from gateway.close_codes import CloseCode
-from gateway.connection import CLOSE_SECONDS, Connections
+from gateway.connection import CLOSE_SECONDS, Connection, Connections
 from gateway.cursor import Cursor
 from gateway.door import Doorkeeper
 from gateway.drain import plan_slots
 from gateway.history import History
 from gateway.hub import Hub
+from gateway.operators.acts import Acts
+from gateway.operators.app import ConsoleSettings, admin_app
+from gateway.operators.feed import Feed
+from gateway.operators.orders import Disconnect, Drain, Order, parse_order
+from gateway.operators.status import State, replica_status
 from gateway.position import read_position
 from gateway.presence import Presence
 from gateway.replay import Replays
@@ -31,23 +38,29 @@ from gateway.settings import (
     ConnectionSettings,
     DrainSettings,
     ListenerSettings,
+    OperatorSettings,
 )
 from gateway.subscriber import Subscriber
 from gateway.tls import TlsPort
 from gateway.wheel import Wheel
 from shared.errors import RedisError
+from shared.keys import GLOBAL_BUCKET
 from shared.links import Links
 from shared.logging import get_logger
 from shared.metrics import GatewayCounts, GatewayMetrics
 from shared.server import http_server
 from shared.servers import Servers
 from shared.settings import RedisSettings, ServiceSettings
+from shared.slices import slices
+from shared.statuses import Status, Statuses, process_name
 
 EXIT_SECONDS: Final = CLOSE_SECONDS + 2
 """For the sockets of a drained replica to be gone."""
 
 SLOT_SECONDS: Final = 2
 """Between the moment that a client was told to leave at and its end here."""
+
+CLOSES_A_TURN: Final = 256
 
 log = get_logger("gateway.replica")
 
@@ -59,6 +72,7 @@ class ReplicaSettings:
     service: ServiceSettings
     redis: RedisSettings
     listener: ListenerSettings
+    operators: OperatorSettings
     authentication: AuthenticationSettings
     admission: AdmissionSettings
     connection: ConnectionSettings
@@ -79,8 +93,13 @@ class Replica:
         self._hub.is_fed = lambda: self._subscriber.is_up
         self._links = Links(settings.redis, f"{name}-calls", servers)
         self._acks = Acks(settings.redis, self._links)
-        self._presence = Presence(settings.redis, self._hub, self._links, settings.admission.max_connections_per_user)
-        self._subscriber.on_notice = self._presence.heard
+        self._name = process_name()
+        self._started_ms = time.time_ns() // 1_000_000
+        self._statuses = Statuses(settings.redis, self._links)
+        self._presence = Presence(
+            settings.redis, self._hub, self._links, self._name, settings.admission.max_connections_per_user
+        )
+        self._subscriber.on_notice = self._noticed
         self._subscriber.on_subscribed = self._presence.tell_again
         self._replays = Replays(settings.redis, settings.connection, self._hub, self._links, self._acks, self._wheel)
         self._authenticator = make_authenticator(settings.authentication, settings.redis, self._links)
@@ -92,6 +111,7 @@ class Replica:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._takes_clients = True
+        self._sending_away: asyncio.Task[None] | None = None
 
     def _policy_of(self, settings: ReplicaSettings) -> Policy:
         authentication, origins = settings.authentication, settings.admission.allowed_origins
@@ -113,6 +133,9 @@ class Replica:
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
         metrics = GatewayMetrics(self._counts)
+        operators = self._settings.operators
+        feed = Feed(self._statuses, str(self._settings.redis.deployment))
+        admin = self._admin_app(metrics, feed)
         public = public_app(Probes(self._health, self._why_not_ready, self._allowed_origin, self._position))
         protocol = TlsPort(self._keeper, listener.tls).arrival if listener.tls else self._keeper.door
         parts = [
@@ -122,7 +145,9 @@ class Replica:
             self._presence.run(),
             self._subscriber.run(),
             *([] if self._authenticator is None else [self._authenticator.run()]),
-            http_server(admin_app(metrics.registry), listener.admin_host, listener.admin_port).run_until_cancelled(),
+            self._statuses.run(self._name, self._status),
+            feed.run(),
+            http_server(admin, operators.admin_host, operators.admin_port).run_until_cancelled(),
             http_server(public, listener.ws_host, listener.ws_port, protocol=protocol).run_until_cancelled(),
         ]
         tasks = [asyncio.create_task(part) for part in parts]
@@ -149,6 +174,47 @@ class Replica:
             self._hub.tick(self._wheel.second)
             if self._authenticator is not None:
                 self._authenticator.expiries.tick(time.time())
+
+    def _admin_app(self, metrics: GatewayMetrics, feed: Feed) -> FastAPI:
+        settings, authenticator = self._settings, self._authenticator
+        revocations = None if authenticator is None else authenticator.revocations
+        acts = Acts(settings.redis, self._links, self._presence, self._statuses, revocations)
+        console = ConsoleSettings(settings.service.service_name, settings.operators.console_demo)
+        return admin_app(metrics.registry, console, feed, settings.operators.guard, acts)
+
+    # What other replicas tell
+
+    def _noticed(self, bucket: str, notice: bytes) -> None:
+        if bucket != GLOBAL_BUCKET:
+            self._presence.heard(bucket, notice)
+        elif (order := parse_order(notice)) is None:
+            log.error("not an order of ours, ignored", notice=notice[:100].decode(errors="replace"))
+        else:
+            self._ordered(order)
+
+    def _ordered(self, order: Order) -> None:
+        match order:
+            case Drain(replica):
+                if replica == self._name:
+                    log.warning("an operator has this replica drained")
+                    self._stop_asked(False)
+            case Disconnect(user_id=None):
+                if self._sending_away is None or self._sending_away.done():
+                    log.warning("an operator has everybody disconnected", retry=order.retry)
+                    self._sending_away = asyncio.create_task(self._disconnect_everyone(order))
+            case Disconnect(user_id=str(user_id)):
+                for member in self._hub.members_of(user_id):
+                    member.close(order.code)
+
+    async def _disconnect_everyone(self, order: Disconnect) -> None:
+        everyone = list(self._connections.open)
+        if order.retry:
+            await self._send_away(everyone)
+            return
+        for some in slices(everyone, CLOSES_A_TURN):
+            for connection in some:
+                connection.close(order.code)
+            await asyncio.sleep(0)
 
     # What the routes and the door ask
 
@@ -214,6 +280,19 @@ class Replica:
             log.warning("cannot say where a user's streams are", error=str(error))
             return unavailable("Redis is away; ask again.", spread_ms())
 
+    def _status(self) -> Status:
+        reason = self._why_not_ready()
+        return replica_status(self._counts(), self._state(), reason, self._settings.listener.ws_port, self._started_ms)
+
+    def _state(self) -> State:
+        if self._stop.is_set():
+            return State.DRAINING
+        if not self._subscriber.was_up or not self._knows_revocations:
+            return State.STARTING
+        if self._subscriber.is_deaf:
+            return State.DEAF
+        return State.READY if self._subscriber.is_up else State.AWAY
+
     def _counts(self) -> GatewayCounts:
         return GatewayCounts(
             connections=len(self._connections.open),
@@ -245,20 +324,25 @@ class Replica:
         log.info("draining", connections=len(self._connections.open), delay_seconds=drain.drain_delay_seconds)
         await self._pause(drain.drain_delay_seconds)
         self._takes_clients = False
-        slots = plan_slots(list(self._connections.open), drain.drain_seconds)
+        await self._send_away(list(self._connections.open))
+        for member in [*self._connections.open, *self._hub.waiting]:
+            member.close(CloseCode.SERVICE_RESTART)
+        log.info("drained")
+
+    async def _send_away(self, leavers: Sequence[Connection]) -> None:
+        """Tell clients when to be elsewhere, each in a slot of its own, and close those who are still there then."""
+        seconds = self._settings.drain.drain_seconds
+        slots = plan_slots(leavers, seconds)
         for second, slot in enumerate(slots):
             for connection in slot:
                 connection.going_away(1000 * second)
-        await self._pause(min(SLOT_SECONDS, drain.drain_seconds))
+        await self._pause(min(SLOT_SECONDS, seconds))
         for slot in slots:
             if not self._connections.open:
                 break
             for connection in slot:
                 connection.close(CloseCode.SERVICE_RESTART)
             await self._pause(1)
-        for member in [*self._connections.open, *self._hub.waiting]:
-            member.close(CloseCode.SERVICE_RESTART)
-        log.info("drained")
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -274,10 +358,14 @@ class Replica:
         # A poll, once in the life of a process, for what every closing socket would have to tell.
         while self._connections.sockets and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-        for task in tasks:
+        for task in (*tasks, *([self._sending_away] if self._sending_away else [])):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_SECONDS):
-                await asyncio.gather(self._acks.write(), self._presence.leave())
+                await asyncio.gather(self._acks.write(), self._presence.leave(), self._leave())
         self._links.close()
+
+    async def _leave(self) -> None:
+        with contextlib.suppress(RedisError):  # then it is seen to be gone a minute later
+            await self._statuses.leave(self._name)

@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from gateway.admission.forwarded import parse_networks
+from gateway.admission.locality import is_loopback
 from gateway.admission.origin import parse_origin
 from gateway.authentication.keyring import Keyring, keyring_of_public_key, keyring_of_secret
 from gateway.authentication.token import TokenRules
+from gateway.operators.guard import Guard
 from gateway.share import NAMED
 from shared.errors import SettingsError
 from shared.settings import CommaSeparated, Settings
@@ -22,12 +24,10 @@ FILE_RESERVE: Final = 300
 
 
 class ListenerSettings(Settings):
-    """Where clients and operators connect."""
+    """Where clients connect."""
 
     ws_host: str = Field("0.0.0.0", description="address that clients connect to")  # noqa: S104
     ws_port: int = Field(8000, ge=0, le=65535, description="port that clients connect to")
-    admin_host: str = Field("127.0.0.1", description="address of /metrics")
-    admin_port: int = Field(8001, ge=0, le=65535, description="port of /metrics")
     tls_cert_file: str | None = Field(
         None, description="certificate for WS_PORT and those up to its authority, PEM; unset: no TLS"
     )
@@ -54,6 +54,46 @@ class ListenerSettings(Settings):
         password = self.tls_key_password.get_secret_value() if self.tls_key_password else None
         names = Names("TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_KEY_PASSWORD")
         return server_context(self.tls_cert_file, self.tls_key_file, password, names)
+
+
+class OperatorSettings(Settings):
+    """Where operators look, and what they may do."""
+
+    admin_host: str = Field("127.0.0.1", description="address of /metrics, /console and what operators may do")
+    admin_port: int = Field(8001, ge=0, le=65535, description="port of the same")
+    admin_token: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="what operators need to disconnect, revoke and drain: openssl rand -hex 32; unset: nobody may",
+    )
+    admin_open: bool = Field(
+        False, description="whoever reaches ADMIN_PORT may do it without; for a demo, with a loopback ADMIN_HOST only"
+    )
+    admin_hosts: CommaSeparated = Field(
+        (), description="names that operators reach ADMIN_PORT by, beside localhost and addresses"
+    )
+    console_demo: str | None = Field(
+        None, pattern=r"^http://127\.0\.0\.1:[0-9]{1,5}$", description="the demo's own controls, which set this"
+    )
+
+    @field_validator("admin_token")
+    @classmethod
+    def _can_be_sent(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not all("!" <= character <= "~" for character in token.get_secret_value()):
+            raise ValueError("takes ASCII without white space: it goes into a header")
+        return token
+
+    @model_validator(mode="after")
+    def _is_open_here_only(self) -> Self:
+        if self.admin_open and not is_loopback(self.admin_host):
+            raise ValueError(f"ADMIN_OPEN goes with a loopback ADMIN_HOST only, not {self.admin_host!r}")
+        return self
+
+    @property
+    def guard(self) -> Guard:
+        """What is asked of whoever acts."""
+        token = self.admin_token.get_secret_value().encode() if self.admin_token else None
+        return Guard(token, self.admin_open, frozenset(name.lower() for name in self.admin_hosts))
 
 
 class AuthenticationSettings(Settings):

@@ -40,7 +40,7 @@ class Subscriber:
         self.was_up = False
         """It was up once: this replica may take clients."""
         self.on_notice: Callable[[str, bytes], None] = lambda _bucket, _notice: None
-        """A replica has a notice for those that have users of a bucket."""
+        """A replica has a notice for those that have users of a bucket; of the global one, for all."""
         self.on_subscribed: Callable[[Iterable[str]], None] = lambda _buckets: None
         """These buckets are subscribed; notices may have been missed before."""
         hub.on_wanted = self._wanted

@@ -18,7 +18,6 @@ from gateway.history import parse_meta, read_meta
 from gateway.hub import Hub
 from shared.backoff import Backoff
 from shared.errors import RedisError, RedisRefused, RedisUnavailable
-from shared.keys import GLOBAL_BUCKET
 from shared.life import parse_next
 from shared.link import Link, RedisAddress
 from shared.logging import get_logger
@@ -59,7 +58,7 @@ class Owner(Protocol):
         """Everything of this one, which has these buckets, is subscribed."""
 
     def noticed(self, bucket: str, notice: bytes) -> None:
-        """A replica tells those that have users of a bucket something."""
+        """A replica tells those that have users of a bucket something; of the global one, all of them."""
 
     def doubt(self) -> None:
         """Its server may not hold its buckets any more."""
@@ -97,7 +96,7 @@ class Subscription:
         # Any bucket's will do, the global one's if it is here: the first in the alphabet.
         self._beat_bucket = min(buckets)
         self._beat_channel = self._keys.beat(self._beat_bucket).encode()
-        self._notices = {self._keys.notices(one).encode(): one for one in buckets if one != GLOBAL_BUCKET}
+        self._notices = {self._keys.notices(one).encode(): one for one in buckets}
         """Channels of what replicas tell each other, with their buckets."""
         self._beat = 0
         self._beat_when_probed = 0

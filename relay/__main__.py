@@ -10,6 +10,8 @@ import contextlib
 import logging
 import signal
 import sys
+import time
+from typing import Final
 
 from relay import redrive_command
 from relay.consumer import Consumer
@@ -17,14 +19,19 @@ from relay.dead_letters import DeadLetters
 from relay.log_filter import SayItOnce, SayWhatToDo
 from relay.publisher import Publisher
 from relay.relay import Relay
+from relay.report import relay_status
 from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
 from relay.status import status_app
-from shared.errors import RelayStopped, SettingsError
+from shared.errors import RedisError, RelayStopped, SettingsError
+from shared.links import Links
 from shared.logging import configure_logging, get_logger
 from shared.metrics import RelayMetrics
 from shared.runner import run
 from shared.server import http_server
 from shared.settings import RedisSettings, ServiceSettings, load
+from shared.statuses import Statuses, process_name
+
+LEAVE_SECONDS: Final = 1.0
 
 
 def main() -> None:
@@ -98,6 +105,9 @@ async def _serve(
     )
     app = status_app(relay, metrics.registry, service.service_name)
     server = http_server(app, settings.relay_http_host, settings.relay_http_port)
+    name, started_ms = process_name(), time.time_ns() // 1_000_000
+    links = Links(redis, f"{service.service_name}-relay-status")
+    statuses = Statuses(redis, links)
     told_to_end = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -106,7 +116,8 @@ async def _serve(
     relaying = asyncio.create_task(relay.run())
     serving = asyncio.create_task(server.run_until_cancelled())
     waiting = asyncio.create_task(told_to_end.wait())
-    tasks = {relaying, serving, waiting}
+    telling = asyncio.create_task(statuses.run(name, lambda: relay_status(relay, metrics, started_ms)))
+    tasks = {relaying, serving, waiting, telling}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -121,6 +132,10 @@ async def _serve(
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError):
                 task.exception()
+        with contextlib.suppress(RedisError, TimeoutError):  # then it is seen to be gone a minute later
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await statuses.leave(name)
+        links.close()
 
 
 if __name__ == "__main__":

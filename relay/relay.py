@@ -7,6 +7,7 @@ call of the one before has succeeded.
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +30,7 @@ from relay.positions import (
     witnesses_of,
 )
 from relay.publisher import Publisher
+from relay.report import Letter
 from relay.routes import Partition, partition_name
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
 from relay.waiting import Waiting
@@ -47,6 +49,9 @@ leader's election its end may lie behind."""
 ANEW_SECONDS: Final = 1.0
 """Between such looks. A new leader knows its end when its followers have fetched once more, which takes
 them half a second (replica.fetch.wait.max.ms) when there is nothing new."""
+
+NEWEST_LETTERS: Final = 20
+"""Dead letters that are shown to operators."""
 
 REMEMBER_SECONDS: Final = 10.0
 """How often it is looked whether the topics are still those that were read."""
@@ -90,6 +95,8 @@ class Relay:
         self._decode = Decode(events.max_event_bytes, events.drop_fields)
         self._log = get_logger(__name__)
         self._watch = Watch(consumer, publisher)
+        self.newest_letters: deque[Letter] = deque(maxlen=NEWEST_LETTERS)
+        """The last records that were rejected, the newest first."""
         self._term = -1
         self._has_started = False
         self._generations: dict[Partition, int] = {}
@@ -107,6 +114,13 @@ class Relay:
         if self._has_started:
             return None
         return "waiting for Redpanda and the group" if self._publisher.is_up else "waiting for Redis"
+
+    @property
+    def stalled_because(self) -> str | None:
+        """None while events go through, or did not begin to."""
+        if not self._has_started or self.is_running:
+            return None
+        return "Redpanda does not answer" if self._publisher.is_up else "Redis does not answer"
 
     @property
     def is_running(self) -> bool:
@@ -222,6 +236,8 @@ class Relay:
         for letter in batch.dead_letters:
             rejected[letter.partition.topic] += 1
             self._metrics.dead_letters.labels(letter.reason.value).inc()
+            place = letter.partition.topic, letter.partition.number, letter.record.offset
+            self.newest_letters.appendleft(Letter(time.time_ns() // 1_000_000, *place, letter.reason.value))
             self._log.warning(
                 "dead_letter",
                 topic=letter.partition.topic,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from shared.message import TYPE_OF_TOPIC
+from shared.message import BROADCAST_TOPICS, TYPE_OF_TOPIC
 
 
 class Route(NamedTuple):
@@ -21,10 +21,8 @@ class Partition(NamedTuple):
     number: int
 
 
-_BROADCAST_TOPICS: Final = frozenset(("regime-events", "alert-events"))
-
 ROUTES: Final[Mapping[str, Route]] = MappingProxyType(
-    {topic: Route(type_, topic in _BROADCAST_TOPICS) for topic, type_ in TYPE_OF_TOPIC.items()}
+    {topic: Route(type_, topic in BROADCAST_TOPICS) for topic, type_ in TYPE_OF_TOPIC.items()}
 )
 DEAD_LETTER_TOPIC: Final = "notification-dead-letters"
 

@@ -79,7 +79,8 @@ class Keys:
 
     def notices(self, bucket: str) -> str:
         """Shard channel of what the replicas that have users of a bucket tell each other: `tell
-        <replica> <stream name>`, for one to tell anew which connections of that user it has."""
+        <replica> <stream name>`, for one to tell anew which connections of that user it has. The global
+        bucket's carries what operators order, to all replicas (gateway/operators/orders.py)."""
         return f"{self.prefix}:{{{bucket}}}:notices"
 
     def live(self, stream: StreamName) -> str:
@@ -105,6 +106,15 @@ class Keys:
     def revoked(self) -> str:
         """Sorted set: user ids, scored by the Unix second until which issued tokens are refused."""
         return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:revoked"
+
+    @property
+    def statuses(self) -> str:
+        """Sorted set: the processes that told their status lately, by when (Unix milliseconds)."""
+        return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:statuses"
+
+    def status(self, process: str) -> str:
+        """String: what a process said of itself, JSON (shared/statuses.py). Expires."""
+        return f"{self.prefix}:{{{GLOBAL_BUCKET}}}:status:{process}"
 
     @property
     def layout(self) -> str:

@@ -23,6 +23,9 @@ TYPE_OF_TOPIC: Final[Mapping[str, str]] = MappingProxyType(
 )
 """The topics that events come from, and the type that the events of each have."""
 
+BROADCAST_TOPICS: Final = frozenset(("regime-events", "alert-events"))
+"""Those whose events are for everyone; those of the others name a user."""
+
 EVENT_TYPES: Final = frozenset(type_.encode() for type_ in TYPE_OF_TOPIC.values())
 """Every type that can be in a message."""
 

@@ -22,7 +22,7 @@ _ORIGIN: Final = re.compile(r"[A-Za-z][0-9A-Za-z+.-]*://(.*)")
 
 def refuse_unless_local(request: Request, peer_host: str) -> Refusal | None:
     """None when peer, Host and Origin are all loopback and nothing was forwarded."""
-    if not _is_loopback(peer_host):
+    if not is_loopback(peer_host):
         return _refusal("this client's address is not loopback")
     if any(name in _FORWARDING or name.startswith(_FORWARDING_FAMILY) for name in request.headers):
         return _refusal("the request came through a proxy")
@@ -54,10 +54,11 @@ def _is_loopback_origin(origin: str) -> bool:
 
 def _is_loopback_authority(authority: str) -> bool:
     match = _AUTHORITY.fullmatch(authority)
-    return match is not None and _is_loopback((match[1] or match[2]).lower())
+    return match is not None and is_loopback((match[1] or match[2]).lower())
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a peer, or a name in a Host, is this machine itself."""
     if host == "localhost":
         return True
     try:

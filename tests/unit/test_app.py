@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admission.admit import allowed_origin
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
-from gateway.app import Health, Probes, admin_app, public_app
+from gateway.app import Health, Probes, public_app
 from gateway.cursor import START, Cursor, Position
-from shared.metrics import GatewayCounts, GatewayMetrics
 
 EVERYBODY = Policy("none")
 
@@ -117,36 +115,3 @@ async def test_the_routes_are_documented(app: FastAPI) -> None:
     paths = (await get(app, "/openapi.json")).json["paths"]
     assert set(paths) == {"/health", "/livez", "/position", "/readyz"}
     assert "503" in paths["/readyz"]["get"]["responses"]
-
-
-def counts() -> GatewayCounts:
-    return GatewayCounts(
-        connections=3,
-        users=0,
-        presence_writes={},
-        handshakes={101: 5, 503: 2},
-        refusals={"unavailable": 2},
-        deliveries={b"risk_alert": 7},
-        latencies={},
-        closes={1012: 1},
-        gaps={"filled": 4},
-        replays={},
-        replaying=0,
-        buffered_bytes=99,
-        streams=2,
-        subscription_up=True,
-    )
-
-
-async def test_metrics_are_on_the_admin_app_and_prometheus_can_read_them() -> None:
-    app = admin_app(GatewayMetrics(counts).registry)
-    response = await get(app, "/metrics")
-    assert response.status == 200
-    assert response.headers["content-type"].startswith("text/plain")
-    samples = {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
-    assert samples[("notify_gateway_deliveries_total", "risk_alert")] == 7
-    assert (await get(app, "/openapi.json")).status == 404

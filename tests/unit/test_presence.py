@@ -24,6 +24,7 @@ from shared.keys import Keys
 from shared.link import Link, RedisAddress
 from shared.links import Links
 from shared.settings import RedisSettings
+from shared.statuses import process_name
 
 KEYS = Keys("unit", 2)
 ANN = next(f"user-{n}" for n in range(99) if KEYS.user_stream(f"user-{n}").bucket == "u0")
@@ -50,7 +51,7 @@ class House:
     def __init__(self, settings: RedisSettings, cap: int, links: Any = None) -> None:
         self.hub = SeatingHub(KEYS)
         self.links = links or Links(settings, "unit")
-        self.presence = Presence(settings, self.hub, self.links, cap)
+        self.presence = Presence(settings, self.hub, self.links, process_name(), cap)
         self.tasks = [asyncio.create_task(self.presence.run())]
         self._ear: Link | None = None
 

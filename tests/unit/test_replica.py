@@ -24,6 +24,7 @@ from gateway.settings import (
     ConnectionSettings,
     DrainSettings,
     ListenerSettings,
+    OperatorSettings,
 )
 from gateway.subscriber import LayoutMismatchError
 from shared.keys import Keys
@@ -51,9 +52,8 @@ class Running:
                 redis=RedisSettings(
                     _env_file=None, redis_url=url, redis_prefix="replica", redis_timeout_seconds=redis_seconds
                 ),
-                listener=ListenerSettings(
-                    _env_file=None, ws_host="127.0.0.1", ws_port=self.port, admin_port=self.admin_port
-                ),
+                listener=ListenerSettings(_env_file=None, ws_host="127.0.0.1", ws_port=self.port),
+                operators=OperatorSettings(_env_file=None, admin_port=self.admin_port, admin_open=True),
                 authentication=AuthenticationSettings(
                     _env_file=None, auth_mode="jwt" if secret else None, jwt_secret=secret
                 ),
@@ -254,14 +254,13 @@ async def test_a_port_that_is_taken_ends_it(running: Running, valkey: Process) -
     with contextlib.suppress(asyncio.CancelledError):
         await other.task
     settings = other.replica._settings
-    listener = ListenerSettings(
-        _env_file=None, ws_host="127.0.0.1", ws_port=running.port, admin_port=settings.listener.admin_port
-    )
+    listener = ListenerSettings(_env_file=None, ws_host="127.0.0.1", ws_port=running.port)
     taken = Replica(
         ReplicaSettings(
             service=settings.service,
             redis=settings.redis,
             listener=listener,
+            operators=OperatorSettings(_env_file=None, admin_port=free_port()),
             authentication=settings.authentication,
             admission=settings.admission,
             connection=settings.connection,
@@ -283,3 +282,94 @@ def test_a_wrong_setting_stops_the_start_in_one_line(
     assert gateway.__main__.main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gateway: WS_PORT='many': ")
+
+
+class Fleet:
+    """Two replicas on one Redis, of which the first is asked."""
+
+    def __init__(self, first: Running, second: Running) -> None:
+        self.first, self.second = first, second
+
+    async def act(self, what: str, body: Any) -> tuple[int, Any]:
+        url = f"http://127.0.0.1:{self.first.admin_port}/admin/{what}"
+        async with (
+            aiohttp.ClientSession(headers={"X-Notify-Admin": "1"}) as client,
+            client.post(url, json=body) as response,
+        ):
+            return response.status, await response.json()
+
+    async def replicas(self) -> dict[str, Any]:
+        """What the feed says of them, by the port of their clients."""
+        url = f"http://127.0.0.1:{self.first.admin_port}/console/feed"
+        async with aiohttp.ClientSession() as client, client.get(url) as response:
+            async for line in response.content:
+                if line.startswith(b"data: "):
+                    seen = json.loads(line.removeprefix(b"data: "))
+                    return {replica["address"]: replica for replica in seen["replicas"]}
+        raise AssertionError("the feed ended")
+
+    async def has(self, user_id: str, *connections: int) -> bool:
+        _, answer = await self.act("presence", {"user_id": user_id})
+        return sorted(one["connections"] for one in answer["replicas"].values()) == sorted(connections)
+
+
+@pytest.fixture
+async def two(running: Running, valkey: Process) -> AsyncIterator[Fleet]:
+    second = Running(redis_url(valkey), drain=(0, 1))
+    try:
+        await eventually(second.is_ready, "the second replica to be ready", seconds=20)
+        yield Fleet(running, second)
+    finally:
+        await second.end()
+
+
+async def close_code_of(reader: asyncio.StreamReader) -> int:
+    return close_of(await asyncio.wait_for(reader.read(), 20))[0]
+
+
+async def test_a_users_connections_are_seen_and_closed_wherever_they_are(two: Fleet) -> None:
+    here, _ = await two.first.connect()
+    there, _ = await two.second.connect()
+    other, _ = await two.second.connect(b"bob")
+    await eventually(lambda: two.has("ann", 1, 1), "ann on both", seconds=20)
+    status, answer = await two.act("disconnect", {"user_id": "ann", "retry": False})
+    assert (status, answer) == (200, {"done": "2 connections of ann closed, for good"})
+    for reader in (here, there):
+        assert await close_code_of(reader) == 4501
+    assert await two.act("disconnect", {"user_id": "ann", "retry": True}) == (200, {"done": "ann has no connection"})
+    assert await two.has("bob", 1)
+    assert not other.at_eof()
+
+
+async def test_everybody_is_disconnected_on_all_replicas(two: Fleet) -> None:
+    readers = [(await replica.connect(user))[0] for replica in (two.first, two.second) for user in (b"ann", b"bob")]
+    status, answer = await two.act("disconnect", {"everyone": True, "retry": True})
+    assert (status, answer["done"].split(" ")[0]) == (200, "2")
+    assert [await close_code_of(reader) for reader in readers] == [1012] * 4
+    assert (await two.first.is_ready(), await two.second.is_ready()) == (True, True)
+
+
+async def test_another_replica_is_drained(two: Fleet) -> None:
+    reader, _ = await two.second.connect()
+
+    async def both() -> bool:
+        return len(await two.replicas()) == 2
+
+    await eventually(both, "both in the feed", seconds=20)
+    seen = await two.replicas()
+    second = seen[str(two.second.port)]
+    assert (second["state"], second["connections"], second["reason"]) == ("ready", 1, None)
+    status, _ = await two.act("drain", {"replica": second["name"]})
+    assert status == 200
+    assert await close_code_of(reader) == 1012
+    await asyncio.wait_for(two.second.task, 20)
+    assert list(await two.replicas()) == [str(two.first.port)]
+    status, answer = await two.act("drain", {"replica": second["name"]})
+    assert (status, answer["error"]) == (409, "not_done")
+    assert await two.first.is_ready()
+
+
+async def test_without_tokens_there_is_nothing_to_revoke(two: Fleet) -> None:
+    status, answer = await two.act("revoke", {"user_id": "ann"})
+    assert (status, answer["error"]) == (409, "not_done")
+    assert "AUTH_MODE" in answer["message"]

@@ -15,6 +15,7 @@ from gateway.settings import (
     ConnectionSettings,
     DrainSettings,
     ListenerSettings,
+    OperatorSettings,
 )
 from shared.errors import SettingsError
 from shared.settings import CommaSeparated, RedisSettings, ServiceSettings, Settings, load
@@ -63,7 +64,7 @@ def test_the_platforms_own_names_and_defaults() -> None:
     assert load(ServiceSettings).service_name == "notification"
     assert load(ServiceSettings).log_level == "INFO"
     assert (load(ListenerSettings).ws_host, load(ListenerSettings).ws_port) == ("0.0.0.0", 8000)
-    assert (load(ListenerSettings).admin_host, load(ListenerSettings).admin_port) == ("127.0.0.1", 8001)
+    assert (load(OperatorSettings).admin_host, load(OperatorSettings).admin_port) == ("127.0.0.1", 8001)
     redis = load(RedisSettings)
     assert redis.redis_url.get_secret_value() == "redis://redis:6379/0"
     assert (redis.keys.prefix, redis.keys.user_buckets) == ("notify", 1)
@@ -88,14 +89,14 @@ def test_every_setting_says_what_it_is_for(settings: type[Settings]) -> None:
 def test_the_environment_comes_before_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("WS_PORT=7001\nADMIN_PORT=7002\nUNKNOWN=1\n")
     monkeypatch.setenv("WS_PORT", "7000")
-    assert (load(ListenerSettings).ws_port, load(ListenerSettings).admin_port) == (7000, 7002)
+    assert (load(ListenerSettings).ws_port, load(OperatorSettings).admin_port) == (7000, 7002)
 
 
 def test_empty_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".env").write_text("WS_PORT=\nAUTH_MODE=\n")
     monkeypatch.setenv("ADMIN_PORT", "")
     monkeypatch.setenv("CONCERN_HOSTS", "")
-    assert (load(ListenerSettings).ws_port, load(ListenerSettings).admin_port) == (8000, 8001)
+    assert (load(ListenerSettings).ws_port, load(OperatorSettings).admin_port) == (8000, 8001)
     assert load(AuthenticationSettings).auth_mode is None
     assert load(Concern).concern_hosts == ("default",)
 
@@ -154,7 +155,7 @@ def test_a_list_that_is_none_is_said(text: str, monkeypatch: pytest.MonkeyPatch)
         (ListenerSettings, "WS_PORT", "80000", "65535"),
         (ListenerSettings, "WS_PORT", "http", "integer"),
         (ListenerSettings, "WS_PORT", "8000\n9000", "integer"),
-        (ListenerSettings, "ADMIN_PORT", "-1", "greater than or equal to 0"),
+        (OperatorSettings, "ADMIN_PORT", "-1", "greater than or equal to 0"),
         (AuthenticationSettings, "AUTH_MODE", "yes", "none"),
         (AdmissionSettings, "MAX_HEAD_BYTES", "10", "1024"),
         (AdmissionSettings, "MAX_CONNECTIONS", "0", "greater than or equal to 1"),
@@ -299,3 +300,39 @@ def test_what_is_wrong_with_tls_is_one_line(env: dict[str, str], why: str, monke
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert error_of(ListenerSettings) == why
+
+
+def test_who_may_act_is_said_safely(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(OperatorSettings).guard.acts == "off"
+    monkeypatch.setenv("ADMIN_TOKEN", "short-secret")
+    assert "short-secret" not in error_of(OperatorSettings)
+    monkeypatch.setenv("ADMIN_TOKEN", "long-secret " * 4)
+    assert "long-secret" not in error_of(OperatorSettings)
+    monkeypatch.setenv("ADMIN_TOKEN", "t" * 32)
+    monkeypatch.setenv("ADMIN_HOSTS", "Console.Internal, other")
+    guard = load(OperatorSettings).guard
+    assert (guard.token, guard.hosts, guard.acts) == (b"t" * 32, {"console.internal", "other"}, "token")
+    assert "t" * 32 not in repr(load(OperatorSettings))
+
+
+@pytest.mark.parametrize(
+    "demo", ["http://evil.example:1", "https://127.0.0.1:1", "http://127.0.0.1:1 *", "http://127.0.0.1"]
+)
+def test_the_demo_of_a_console_is_on_this_machine(monkeypatch: pytest.MonkeyPatch, demo: str) -> None:
+    monkeypatch.setenv("CONSOLE_DEMO", demo)
+    assert "CONSOLE_DEMO" in error_of(OperatorSettings)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.1", False)],
+)
+def test_acting_without_a_token_is_for_this_machine_only(
+    monkeypatch: pytest.MonkeyPatch, host: str, is_taken: bool
+) -> None:
+    monkeypatch.setenv("ADMIN_OPEN", "true")
+    monkeypatch.setenv("ADMIN_HOST", host)
+    if is_taken:
+        assert load(OperatorSettings).guard.acts == "open"
+    else:
+        assert "ADMIN_OPEN" in error_of(OperatorSettings)

@@ -1,0 +1,1 @@
+"""What operators see and do, on the admin port: metrics, the console with its feed, and acts."""

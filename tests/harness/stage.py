@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 import uuid
 from collections.abc import Sequence
 from typing import Any, Self
@@ -299,6 +300,23 @@ class Stage:
                 return response.status, await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return 0, None
+
+    async def act(self, gateway: Process, what: str, body: Any) -> tuple[int, Any]:
+        """What an operator does on a replica's admin port (ADMIN_OPEN): status and JSON."""
+        url = http_url(gateway, f"/admin/{what}", "admin")
+        async with (
+            aiohttp.ClientSession(headers={"X-Notify-Admin": "1"}) as session,
+            session.post(url, json=body) as response,
+        ):
+            return response.status, await response.json()
+
+    async def fleet(self, gateway: Process) -> Any:
+        """What a replica's console is fed at this moment."""
+        async with aiohttp.ClientSession() as session, session.get(http_url(gateway, "/console/feed", "admin")) as feed:
+            async for line in feed.content:
+                if line.startswith(b"data: "):
+                    return json.loads(line.removeprefix(b"data: "))
+        raise AssertionError("the feed ended without a word")
 
     async def status_of_a_handshake(self, gateway: Process, user: str) -> int:
         """The HTTP status that a new client gets; 101 when it is let in (it leaves again)."""

@@ -25,7 +25,7 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     """Messages, acks, snapshots, positions, a Redis that dies and comes back empty, a drain, dead letters."""
     redis = await stage.use_secured_redis()
     relay = stage.add_relay()
-    gateways = [stage.add_gateway(f"gateway-{number}") for number in (1, 2)]
+    gateways = [stage.add_gateway(f"gateway-{number}", env={"ADMIN_OPEN": "true"}) for number in (1, 2)]
     await stage.start(relay, *gateways)
     ann = stage.users[0]
     await stage.crowd(stage.users, gateways)
@@ -53,6 +53,14 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     await stage.producer.publish_mixed(stage.users, 100)
     await stage.exact()
     await revokes(stage)
+    stage.clients.remove(await stage.connect_v1("eve", gateways[1]))
+    await eventually(lambda: _is_seen(stage, gateways[0], "eve"), "eve's connection to be seen")
+    assert await stage.act(gateways[0], "disconnect", {"user_id": "eve", "retry": False}) == (
+        200,
+        {"done": "1 connection of eve closed, for good"},
+    )
+    fleet = await stage.fleet(gateways[0])
+    assert (len(fleet["relays"]), len(fleet["replicas"]), fleet["redis"]["up"]) == (1, 2, True)
     assert redis.denied() == []
 
     # Whole, and empty: the ACL log begins anew with it.
@@ -69,6 +77,10 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     await asyncio.sleep(3)
     assert redis.denied() == []
     check_no_password_was_said(stage)
+
+
+async def _is_seen(stage: Stage, gateway: Process, user: str) -> bool:
+    return bool((await stage.act(gateway, "presence", {"user_id": user}))[1]["replicas"])
 
 
 async def revokes(stage: Stage) -> None:
@@ -126,7 +138,8 @@ REFUSED_TO_RELAY = [
     ("HSET", "{p}:{{u0}}:ack:ann", "phone", "x"),
     ("HGETALL", "{p}:{{u0}}:ack:ann"),
     ("SSUBSCRIBE", "{p}:{{g}}:beat"),
-    ("EVAL", "return 1", "0"),
+    ("EVAL", "return redis.call('DEL', '{p}:{{g}}:life')", "0"),
+    ("EVAL", "return redis.call('ZRANGE', '{p}:{{g}}:revoked', 0, -1)", "0"),
 ]
 NEEDED = {
     "relay": [("CLUSTER", "SLOTS"), ("SELECT", "0"), ("ROLE",), ("INFO", "memory")],

@@ -1,0 +1,85 @@
+// Elements and plots. Text goes in as text, never as markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * @param {string} name
+ * @param {Record<string, string>} [attributes]
+ * @param {...(Node | string)} children
+ */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** @param {string} name @param {Record<string, string | number>} attributes @param {string} [text] */
+function shape(name, attributes, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/**
+ * A line with an area beneath: the last minute from left to right.
+ * @param {{at_ms: number, rate: number}[]} series
+ * @param {number} keep_ms
+ * @param {string} label for those who do not see it
+ */
+export function line(series, keep_ms, label) {
+  const [width, height] = [260, 44];
+  const made = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  made.append(shape("line", { class: "plot-base", x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5 }));
+  const newest = series.at(-1);
+  if (!newest) return made;
+  const top = Math.max(1, ...series.map((one) => one.rate));
+  const points = series.map((one) => {
+    const x = width * (1 - (newest.at_ms - one.at_ms) / keep_ms);
+    return `${x.toFixed(1)},${(height - 1 - (one.rate / top) * (height - 14)).toFixed(1)}`;
+  });
+  const first = points[0].split(",")[0];
+  made.append(
+    shape("polygon", { class: "plot-area", points: `${first},${height} ${points.join(" ")} ${width},${height}` }),
+    shape("polyline", { class: "plot-line", points: points.join(" ") }),
+    shape("text", { class: "plot-text", x: 0, y: 8 }, `up to ${Math.round(top)}/s`),
+  );
+  return made;
+}
+
+/**
+ * Bars, one for each class.
+ * @param {number[]} counts
+ * @param {number[]} bounds_ms
+ * @param {string} label
+ */
+export function histogram(counts, bounds_ms, label) {
+  const [width, height, foot] = [260, 74, 12];
+  const made = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  const step = width / counts.length;
+  const top = Math.max(1, ...counts);
+  for (const [place, count] of counts.entries()) {
+    const tall = count ? Math.max(1.5, (count / top) * (height - foot - 4)) : 0;
+    const bar = shape("rect", { class: "plot-bar", x: place * step + 1, width: step - 2, y: height - foot - tall, height: tall, rx: 1.5 });
+    bar.append(shape("title", {}, `${between(place, bounds_ms)}: ${count.toLocaleString("en")}`));
+    made.append(bar);
+    if (place % 2 === 0 && place < bounds_ms.length) {
+      const x = (place + 1) * step;
+      made.append(shape("text", { class: "plot-text", x, y: height - 2, "text-anchor": "middle" }, short(bounds_ms[place])));
+    }
+  }
+  made.append(shape("line", { class: "plot-base", x1: 0, x2: width, y1: height - foot, y2: height - foot }));
+  return made;
+}
+
+/** @param {number} place @param {number[]} bounds_ms */
+function between(place, bounds_ms) {
+  const low = place ? short(bounds_ms[place - 1]) : "0";
+  return place < bounds_ms.length ? `${low} to ${short(bounds_ms[place])}` : `above ${low}`;
+}
+
+/** @param {number} ms */
+function short(ms) {
+  return ms < 1_000 ? `${ms}ms` : `${ms / 1_000}s`;
+}

@@ -12,22 +12,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from shutil import get_terminal_size
 from typing import Any, TypeVar
 
+from aiokafka import AIOKafkaProducer
+
+from demo.controls import controls_app
 from demo.live import live_line, summary, verdict
 from demo.logs import shown_logs
-from demo.oracle import Oracle
+from demo.oracle import LOST_AFTER_SECONDS, Oracle
 from demo.place import Place
+from demo.ports import free_port
 from demo.process import NotReady, ProcessDied, Processes
+from demo.proxy import Proxy
 from demo.stack import Stack, http_url, start_stack, ws_url
 from demo.status import Status
-from demo.watch import WatchFailed, watching
+from demo.supervisor import Supervisor
+from demo.watch import watching
+from demo.watcher import WatchFailed
+from shared.server import http_server
 
 USERS = ("user-123", "user-456", "user-789", "user-007")
 _TABS = 2
-_SETTLE_SECONDS = 12.0  # longer than the oracle waits before it calls an event lost
+WS_PORTS, ADMIN_PORTS, CONTROLS_PORT = (8000, 8010), (8001, 8011), 8900
+_SETTLE_SECONDS = LOST_AFTER_SECONDS + 2.0  # longer than the oracle waits before it calls an event lost
 _INTERRUPTED_SETTLE_SECONDS = 2.0
 _FAILURES = (ProcessDied, NotReady, WatchFailed, OSError)
 _Result = TypeVar("_Result")
@@ -43,8 +52,9 @@ async def demo(seconds: float | None, is_verbose: bool) -> int:
         async with Processes() as processes, shown_logs(processes, is_verbose):
             print("Starting Valkey, a Kafka-protocol broker, the relay and two gateway replicas ...", flush=True)
             try:
-                stack = await _unless(stop, _start(processes))
-                return await _run(stack, processes, stop, seconds, is_verbose)
+                where = Where()
+                stack = await _unless(stop, _start(processes, where))
+                return await _run(stack, processes, where, stop, seconds, is_verbose)
             except Interrupted:
                 return 130
             except _FAILURES as error:
@@ -52,14 +62,48 @@ async def demo(seconds: float | None, is_verbose: bool) -> int:
                 return 1
 
 
-async def _start(processes: Processes) -> Stack:
-    plain = {"DROP_FIELDS": ""}  # the watching clients compare bytes
+class Where:
+    """What stands beside the stack: a proxy before Redis, the console's addresses and the controls'."""
+
+    def __init__(self) -> None:
+        self.proxy: Proxy | None = None
+        self.admin_ports = tuple(free_port(port) for port in ADMIN_PORTS)
+        self.controls_port = free_port(CONTROLS_PORT)
+        self.origins = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost") for port in self.admin_ports]
+
+    @property
+    def gateway_env(self) -> dict[str, str]:
+        return {
+            "ADMIN_OPEN": "true",
+            "CONSOLE_DEMO": f"http://127.0.0.1:{self.controls_port}",
+            "ALLOWED_ORIGINS": ",".join(self.origins),
+            "DRAIN_DELAY_SECONDS": "1",
+            "DRAIN_SECONDS": "4",
+            "SLOW_CLIENT_BYTES": "262144",  # for the slow client not to take long
+        }
+
+    async def before_redis(self, port: int) -> int:
+        self.proxy = await Proxy(port).start()
+        return self.proxy.port
+
+
+async def _start(processes: Processes, where: Where) -> Stack:
+    # The watching clients compare bytes. A killed relay's partitions wait until its session has ended.
+    relay_env = {"DROP_FIELDS": "", "REDPANDA_SESSION_SECONDS": "6"}
     return await start_stack(
-        processes, ws_ports=(8000, 8010), admin_ports=(8001, 8011), relay_port=9100, relay_env=plain, gateway_env=plain
+        processes,
+        ws_ports=WS_PORTS,
+        admin_ports=where.admin_ports,
+        relay_port=9100,
+        relay_env=relay_env,
+        gateway_env=where.gateway_env,
+        before_redis=where.before_redis,
     )
 
 
-async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds: float | None, is_verbose: bool) -> int:
+async def _run(
+    stack: Stack, processes: Processes, where: Where, stop: asyncio.Event, seconds: float | None, is_verbose: bool
+) -> int:
     """Simulator and watching clients on a running stack, until told to stop; then the summary."""
     oracle = Oracle()
     replicas = {gateway.name: ws_url(gateway) for gateway in stack.gateways}
@@ -69,7 +113,7 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
     )
     watch = watching(oracle, brokers=stack.brokers, replicas=replicas, users=USERS, tabs=_TABS)
     with place.shown():
-        async with watch as following, Status(stack) as status:
+        async with watch as following, Status(stack) as status, _controls(stack, where) as supervisor:
             simulator.start()
             _say_where(stack)
             started_at, parent = time.monotonic(), os.getppid()
@@ -79,6 +123,8 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
                 if _was_left_behind(parent):
                     stop.set()
                 processes.check()
+                if supervisor.failure is not None:
+                    raise supervisor.failure
                 if following.done():
                     following.result()
                 if stop.is_set():
@@ -97,9 +143,28 @@ async def _run(stack: Stack, processes: Processes, stop: asyncio.Event, seconds:
     return 1 if was_wrong else 0
 
 
+@contextlib.asynccontextmanager
+async def _controls(stack: Stack, where: Where) -> AsyncIterator[Supervisor]:
+    """What the console's page can do to the demo."""
+    assert where.proxy is not None
+    producer = AIOKafkaProducer(bootstrap_servers=stack.brokers, acks="all")
+    await producer.start()
+    supervisor = Supervisor(stack, where.proxy, producer)
+    app = controls_app(stack, supervisor, producer, USERS, where.origins)
+    serving = asyncio.create_task(http_server(app, "127.0.0.1", where.controls_port).run_until_cancelled())
+    try:
+        yield supervisor
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, supervisor.aclose(), return_exceptions=True)
+        await producer.stop()
+
+
 def _say_where(stack: Stack) -> None:
     first, second = stack.gateways
     print(f"""
+    console      {http_url(first, "/console/", "admin")}
+
     connect      {ws_url(first, USERS[0])}
     or to        {ws_url(second, USERS[0])}
     health       {http_url(first, "/health")}  {http_url(second, "/health")}

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from shared.message import TYPE_OF_TOPIC
 
-LOST_AFTER_SECONDS = 10.0
+LOST_AFTER_SECONDS = 60.0
 """An event that a client still has not got then is lost; it is remembered so long again, to see doubles."""
 
 

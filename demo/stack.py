@@ -6,7 +6,7 @@ The `add_` functions make processes to be started, one by one, for tests that ar
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -131,13 +131,17 @@ async def start_stack(
     relay_port: int | None = None,
     relay_env: Mapping[str, str] | None = None,
     gateway_env: Mapping[str, str] | None = None,
+    before_redis: Callable[[int], Awaitable[int]] | None = None,
 ) -> Stack:
     """Start the servers, then relay and replicas, and return when all are ready (about 5 s, most of
     it the relay joining its group). The ports are preferences: one that is taken is replaced by a
-    free one. Raises ProcessDied or NotReady, with the last log lines."""
+    free one. `before_redis` is told Redis' port, and gives that which the services are to use. Raises
+    ProcessDied or NotReady, with the last log lines."""
     valkey, broker = add_valkey(processes).start(), add_broker(processes).start()
     await asyncio.gather(valkey.wait_until_ready(), broker.wait_until_ready())
     redis, brokers = redis_url(valkey), bootstrap(broker)
+    if before_redis is not None:
+        redis = f"redis://{_HOST}:{await before_redis(valkey.port)}/0"
     relay = add_relay(processes, brokers=brokers, redis=redis, port=_prefer(relay_port), env=relay_env).start()
     gateways = tuple(
         add_gateway(

@@ -1,22 +1,20 @@
-"""Watching clients: plain WebSockets on every replica, and the topics themselves to compare with."""
+"""Watching clients on every replica, and the topics themselves to compare with."""
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 import aiohttp
 from aiokafka import AIOKafkaConsumer
 
 from demo.oracle import Oracle
+from demo.watcher import Watcher, WatchFailed
 from shared.message import TYPE_OF_TOPIC
 
 _CONNECT_SECONDS = 10.0
 _POLL_MS = 200
-
-
-class WatchFailed(Exception):
-    """A watching client was refused or disconnected. Its text says which, and why."""
 
 
 @contextlib.asynccontextmanager
@@ -30,50 +28,50 @@ async def watching(
     when something can no longer be watched. Everything that is sent once the block runs is seen.
     """
     consumer = AIOKafkaConsumer(*TYPE_OF_TOPIC, bootstrap_servers=brokers, group_id=None, enable_auto_commit=False)
-    timeout = aiohttp.ClientTimeout(total=_CONNECT_SECONDS)
+    watchers = list(_watchers(oracle, replicas, users, tabs))
     async with contextlib.AsyncExitStack() as stack:
         await consumer.start()
         stack.push_async_callback(consumer.stop)
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=timeout))
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)))
         await _read_from_end(consumer)
-        sockets = {}
-        for replica, url in replicas.items():
-            for user_id in users:
-                for tab in range(tabs):
-                    name = f"{user_id} on {replica}, tab {tab + 1}"
-                    sockets[name] = await stack.enter_async_context(_connected(session, name, url, user_id))
-                    oracle.joined(name, user_id)
 
         async def follow() -> None:
-            tasks = [_records(consumer, oracle), *(_frames(oracle, name, ws) for name, ws in sockets.items())]
-            await asyncio.gather(*tasks)
+            await asyncio.gather(_records(consumer, oracle), *(watcher.run(session) for watcher in watchers))
 
         following = asyncio.create_task(follow())
         try:
+            await _all_connected(watchers, following)
             yield following
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def _connected(
-    session: aiohttp.ClientSession, name: str, url: str, user_id: str
-) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    try:
-        ws = await session.ws_connect(f"{url}/ws", params={"user_id": user_id}, max_msg_size=0)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise WatchFailed(f"{name} could not connect: {error or type(error).__name__}") from None
-    try:
-        yield ws
-    finally:
-        await ws.close()
+def _watchers(oracle: Oracle, replicas: Mapping[str, str], users: Sequence[str], tabs: int) -> Iterator[Watcher]:
+    urls = list(replicas.values())
+    for place, replica in enumerate(replicas):
+        for user_id in users:
+            for tab in range(tabs):
+                name = f"{user_id} on {replica}, tab {tab + 1}"
+                oracle.joined(name, user_id)
+                yield Watcher(name, user_id, urls[place:] + urls[:place], functools.partial(_arrived, oracle, name))
 
 
-async def _frames(oracle: Oracle, name: str, ws: aiohttp.ClientWebSocketResponse) -> None:
-    while (message := await ws.receive()).type is aiohttp.WSMsgType.TEXT:
-        oracle.arrived(name, message.data, time.time())
-    raise WatchFailed(f"{name} was disconnected: {message.type.name}, close code {ws.close_code}, {message.extra!r}")
+def _arrived(oracle: Oracle, name: str, frame: str) -> None:
+    oracle.arrived(name, frame, time.time())
+
+
+async def _all_connected(watchers: Sequence[Watcher], following: asyncio.Task[None]) -> None:
+    """Raises WatchFailed when some are not in time, or what `following` failed with."""
+    connecting = asyncio.gather(*(watcher.is_connected.wait() for watcher in watchers))
+    await asyncio.wait((connecting, following), timeout=_CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    if connecting.done():
+        return
+    connecting.cancel()
+    if following.done():
+        following.result()
+    waiting = [watcher.name for watcher in watchers if not watcher.is_connected.is_set()]
+    raise WatchFailed(f"{', '.join(waiting)} could not connect within {_CONNECT_SECONDS:g} s")
 
 
 async def _read_from_end(consumer: AIOKafkaConsumer) -> None:

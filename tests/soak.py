@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from harness.clients import AiohttpClient, ThreadClient, WebsocketsClient  # noqa: E402
-from harness.proxy import Proxy  # noqa: E402
 from harness.servers import chosen_kind, start_apache_kafka  # noqa: E402
 from harness.stage import Load, Stage  # noqa: E402
 from harness.v1 import AiohttpV1, EventSourceClient, V1Client, WebsocketsV1  # noqa: E402
 from harness.wandering import wandering  # noqa: E402
 
 from demo.process import Process, Processes  # noqa: E402
+from demo.proxy import Proxy  # noqa: E402
 
 CHECK_SECONDS = 60.0
 SETTLE_SECONDS = 120.0

@@ -7,8 +7,8 @@ import { Tally } from "./tally.js";
 import { number } from "./verdicts.js";
 
 /** @typedef {{users: string[], replicas: {name: string, ws: string, running: boolean}[],
- *   relay: {running: boolean, restarts_in_s: number | null}, redis: {cut_for_s: number | null},
- *   slow: null | {state: string, replica: string, code: number | null, seconds: number}}} State */
+ *   relay: {running: boolean, starts_in_s: number | null}, redis: {cut_for_s: number | null},
+ *   slow: null | {replica: string, closed: boolean, seconds: number}}} State */
 
 const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const TYPES = { regime_change: false, market_alert: false, risk_alert: true, order_executed: true };
@@ -17,6 +17,8 @@ const POLL_MS = 1_000;
 const tally = new Tally();
 /** @type {{name: string, user: string, client: ReturnType<typeof createClient>, item: HTMLElement}[]} */
 const clients = [];
+/** Ids of events sent from here. @type {Set<string>} */
+const sent = new Set();
 /** @type {State | undefined} */
 let state;
 let address = "";
@@ -73,7 +75,9 @@ async function poll() {
 /** @param {string} type */
 function send(type) {
   const user = /** @type {HTMLSelectElement} */ (part("receiver")).value;
-  return post("send", TYPES[/** @type {keyof typeof TYPES} */ (type)] ? { type, user } : { type });
+  const event_id = crypto.randomUUID();
+  sent.add(event_id);
+  return post("send", TYPES[/** @type {keyof typeof TYPES} */ (type)] ? { type, user, event_id } : { type, event_id });
 }
 
 /** @param {string} what */
@@ -122,7 +126,8 @@ function newClient() {
     const isUsers = message.stream === "user";
     const expected = isUsers ? clients.filter((one) => one.user === user).length : clients.length;
     const { id = "", type, ts = 0 } = message;
-    tally.took(name, { id, type, user: isUsers ? user : null, ts }, expected, Date.now());
+    const isShown = sent.has(String(message.data.event_id));
+    tally.took(name, { id, type, user: isUsers ? user : null, ts, isShown }, expected, Date.now());
     item.classList.add("got");
     setTimeout(() => item.classList.remove("got"), 600);
   });
@@ -139,7 +144,7 @@ function draw() {
     part(name).textContent = number(count);
     part(name).dataset.zero = String(count === 0);
   }
-  part("events").replaceChildren(...tally.newest.map((seen) => {
+  if (tally.newest.length) part("events").replaceChildren(...tally.newest.map((seen) => {
     const isWhole = seen.got >= seen.expected;
     return element("tr", {}, ...[
       element("td", {}, `${seen.type} `, element("span", { class: "quiet" }, seen.id)),
@@ -153,10 +158,10 @@ function draw() {
 function drawBroken() {
   const said = [];
   if (!state) said.push("The demo does not answer: it has ended.");
-  if (state && !state.relay.running) said.push(`The relay is dead${state.relay.restarts_in_s ? `; it is started again in ${number(state.relay.restarts_in_s)} s` : ""}.`);
-  if (state?.redis.cut_for_s) said.push(`Redis is cut off for ${number(state.redis.cut_for_s)} s more.`);
+  if (state && !state.relay.running) said.push(`The relay is dead${state.relay.starts_in_s === null ? "" : `; it is started again in ${Math.ceil(state.relay.starts_in_s)} s`}.`);
+  if (state && state.redis.cut_for_s !== null) said.push(`Redis is cut off for ${Math.ceil(state.redis.cut_for_s)} s more.`);
   for (const replica of state?.replicas ?? []) if (!replica.running) said.push(`${replica.name} is down.`);
-  if (state?.slow) said.push(state.slow.code ? `The slow client was closed with ${state.slow.code} after ${number(state.slow.seconds)} s.` : `A client of ${state.slow.replica} reads nothing for ${number(state.slow.seconds)} s.`);
+  if (state?.slow) said.push(`${state.slow.closed ? "The slow client was closed after" : `A client of ${state.slow.replica} reads nothing for`} ${Math.ceil(state.slow.seconds)} s.`);
   const text = said.join(" ") || "Nothing is broken.";
   if (part("broken").textContent !== text) part("broken").textContent = text;
 }

@@ -2,7 +2,7 @@
 
 /** @typedef {{id: string, type: string, user: string | null, at_ms: number, expected: number, got: number, last_ms: number}} Seen */
 
-const NEWEST = 12;
+const NEWEST = 8;
 const REMEMBERED = 5_000;
 
 /** For each event and client once, whatever the client library says: it is what is tried. */
@@ -11,7 +11,7 @@ export class Tally {
   doubled = 0;
   disordered = 0;
   gaps = 0;
-  /** @type {Seen[]} newest first */
+  /** @type {Seen[]} those to be shown, newest first */
   newest = [];
   /** @type {Map<string, Seen>} */
   #byId = new Map();
@@ -22,7 +22,7 @@ export class Tally {
 
   /**
    * @param {string} client
-   * @param {{id: string, type: string, user: string | null, ts: number}} event
+   * @param {{id: string, type: string, user: string | null, ts: number, isShown: boolean}} event
    * @param {number} expected how many clients of this page should get it
    * @param {number} now_ms
    */
@@ -41,7 +41,7 @@ export class Tally {
     if (!seen) {
       seen = { id: event.id, type: event.type, user: event.user, at_ms: event.ts, expected, got: 0, last_ms: 0 };
       this.#byId.set(event.id, seen);
-      this.newest = [seen, ...this.newest].slice(0, NEWEST);
+      if (event.isShown) this.newest = [seen, ...this.newest].slice(0, NEWEST);
       this.#forget();
     }
     seen.got = receivers.size;

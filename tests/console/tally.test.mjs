@@ -5,7 +5,7 @@ import test from "node:test";
 
 import { Tally } from "../../gateway/console/tally.js";
 
-const event = (id, more = {}) => ({ id, type: "risk_alert", user: "ann", ts: 1_000, ...more });
+const event = (id, more = {}) => ({ id, type: "risk_alert", user: "ann", ts: 1_000, isShown: true, ...more });
 
 test("an event is whole when all who should have it do", () => {
   const tally = new Tally();
@@ -37,10 +37,17 @@ test("a client that left begins anew", () => {
   assert.equal(tally.disordered, 0);
 });
 
+test("only what is to be shown is", () => {
+  const tally = new Tally();
+  tally.took("a", event("t/0/1", { isShown: false }), 1, 1_000);
+  tally.took("a", event("t/0/2"), 1, 1_000);
+  assert.deepEqual([tally.received, tally.newest.map(({ id }) => id)], [2, ["t/0/2"]]);
+});
+
 test("memory is bounded", () => {
   const tally = new Tally();
   for (let offset = 0; offset < 20_000; offset += 1) tally.took("a", event(`t/0/${offset}`), 1, 1_000);
-  assert.equal(tally.newest.length, 12);
+  assert.equal(tally.newest.length, 8);
   assert.equal(tally.newest[0].id, "t/0/19999");
   tally.took("a", event("t/0/19999"), 1, 1_000);
   assert.equal(tally.doubled, 1);

@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections import Counter
 
-from harness.proxy import Proxy
+from demo.proxy import Proxy
 
 
 def mischievous_proxy(redis_port: int, chance: random.Random, *, share: float = 0.05) -> tuple[Proxy, Counter[str]]:

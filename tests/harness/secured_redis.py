@@ -8,9 +8,9 @@ from redis import Redis
 
 from demo.ports import free_port
 from demo.process import ROOT, Process, Processes
+from demo.proxy import Proxy
 from demo.valkey import add_valkey
 from harness.certificates import Authority
-from harness.proxy import Proxy
 from harness.servers import CALL_SECONDS, Kind, RedisControl, binary_of
 
 USERS = ("relay", "gateway", "operator")

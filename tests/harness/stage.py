@@ -15,13 +15,13 @@ from confluent_kafka.admin import AdminClient
 
 from demo.broker import add_broker, bootstrap
 from demo.process import Process, Processes
+from demo.proxy import Proxy, kafka_proxy
 from demo.stack import add_gateway, add_relay, http_url
 from demo.valkey import redis_url
 from harness.certificates import Authority
 from harness.clients import AiohttpClient, Client, ThreadClient, WebsocketsClient
 from harness.oracle import DEAD_LETTER_TOPIC, TYPE_OF_TOPIC, Oracle, check_log
 from harness.producer import ALL_TOPICS, EventProducer
-from harness.proxy import Proxy, kafka_proxy
 from harness.secured_redis import SecuredRedis
 from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
 from harness.topologies import RedisCluster, WatchedRedis

@@ -2,9 +2,10 @@
 
 import pytest
 from harness.mischief import voiceless_proxy
-from harness.proxy import Proxy
 from harness.stage import Load, Stage
 from harness.waiting import eventually
+
+from demo.proxy import Proxy
 
 
 async def cut(stage: Stage, proxy: Proxy, load: Load) -> None:

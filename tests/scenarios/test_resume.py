@@ -10,10 +10,11 @@ import os
 from collections.abc import Sequence
 
 import pytest
-from harness.proxy import Proxy, Pump
 from harness.stage import Stage
 from harness.v1 import AiohttpV1, EventSourceClient, V1Client, WebsocketsV1
 from harness.wandering import wandering
+
+from demo.proxy import Proxy, Pump
 
 log = logging.getLogger(__name__)
 SECONDS = float(os.environ.get("RESUME_SECONDS") or 12)

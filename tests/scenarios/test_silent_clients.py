@@ -3,12 +3,12 @@
 import asyncio
 
 from harness.latency import open_files
-from harness.proxy import Proxy
 from harness.stage import Stage
 from harness.stubborn import VARIANTS, Stubborn
 from harness.waiting import eventually
 
 from demo.process import Process
+from demo.proxy import Proxy
 
 QUICK = {"PING_INTERVAL_SECONDS": "2", "PING_TIMEOUT_SECONDS": "1", "HEARTBEAT_SECONDS": "1"}
 SOON_SECONDS = 20

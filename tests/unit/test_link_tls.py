@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from harness.certificates import Authority
-from harness.proxy import Proxy
 from loops import LOOPS, run_on
 
 from demo.process import Process
+from demo.proxy import Proxy
 from shared.errors import NotifyError, RedisRefused, RedisUnavailable, SettingsError
 from shared.link import Link, RedisAddress
 from shared.topology import Cluster, Sentinels, parse_deployment

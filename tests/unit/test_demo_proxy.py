@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 from confluent_kafka.admin import AdminClient
-
-from harness.proxy import Proxy
 from harness.stage import Stage
 from harness.waiting import eventually
+
+from demo.proxy import Proxy
 
 
 @pytest.fixture

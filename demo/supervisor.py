@@ -1,0 +1,122 @@
+"""Breaks the running stack as it is told to, and mends it after a while, as a supervisor would."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from demo.process import NotReady, Process, ProcessDied
+from demo.proxy import Proxy
+from demo.slow import SlowClient
+from demo.stack import Stack
+
+RESTART_SECONDS: Final = 5.0
+"""Between the end of a process and its next start."""
+
+DRAIN_SECONDS: Final = 60.0
+"""In which a replica has drained; then it is killed."""
+
+
+class Busy(Exception):
+    """Not now. Its text says why, and what to wait for."""
+
+
+class Supervisor:
+    """What may be done to a stack whose services reach Redis through `proxy`. `aclose` ends what is under way.
+
+    A process that could not be started again makes `failure` say so.
+    """
+
+    def __init__(self, stack: Stack, proxy: Proxy, producer: AIOKafkaProducer) -> None:
+        self._stack = stack
+        self._proxy = proxy
+        self._producer = producer
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._heals_at = 0.0
+        self._starts_at: dict[str, float] = {}
+        self.slow: SlowClient | None = None
+        """The last one."""
+        self.failure: Exception | None = None
+
+    @property
+    def redis_cut_for_s(self) -> float | None:
+        """None while Redis can be reached."""
+        return max(0.0, self._heals_at - time.monotonic()) if self._proxy.mode != "pass" else None
+
+    def starts_in_s(self, process: Process) -> float | None:
+        """When a process is started again that is down; None for others."""
+        at = self._starts_at.get(process.name)
+        return None if at is None else max(0.0, at - time.monotonic())
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL it, and start it again later. Raises Busy."""
+        self._may_go(process)
+        self._do(process.name, self._killed(process))
+
+    def drain(self, gateway: Process) -> None:
+        """SIGTERM it, and start it again when it has ended. Raises Busy."""
+        self._may_go(gateway)
+        self._do(gateway.name, self._drained(gateway))
+
+    def cut_redis(self, seconds: float) -> None:
+        """Reset all connections to Redis, and each that comes, for so long. Raises Busy."""
+        self._do("redis", self._redis_cut(seconds))
+
+    def start_slow_client(self, gateway: Process) -> None:
+        """Raises Busy."""
+        self._do("slow", self._slow(SlowClient(gateway)))
+
+    async def aclose(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _may_go(self, process: Process) -> None:
+        gateways = self._stack.gateways
+        if process in gateways and not any(one.is_running for one in gateways if one is not process):
+            raise Busy(f"{process.name} is the only replica left: wait until the other one runs again")
+
+    def _do(self, what: str, doing: Coroutine[Any, Any, None]) -> None:
+        if (before := self._tasks.get(what)) is not None and not before.done():
+            doing.close()
+            raise Busy(f"{what} is being broken already: wait until it is mended")
+        self._tasks[what] = asyncio.create_task(self._watched(doing))
+
+    async def _watched(self, doing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await doing
+        except (NotReady, ProcessDied, OSError, KafkaError) as error:
+            self.failure = error
+
+    async def _killed(self, process: Process) -> None:
+        await process.kill()
+        await self._started_again(process)
+
+    async def _drained(self, gateway: Process) -> None:
+        await gateway.terminate(DRAIN_SECONDS)
+        await self._started_again(gateway)
+
+    async def _started_again(self, process: Process) -> None:
+        self._starts_at[process.name] = time.monotonic() + RESTART_SECONDS
+        try:
+            await asyncio.sleep(RESTART_SECONDS)
+        finally:
+            del self._starts_at[process.name]
+        await process.start().wait_until_ready(60.0)
+
+    async def _redis_cut(self, seconds: float) -> None:
+        self._heals_at = time.monotonic() + seconds
+        self._proxy.refuse()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._proxy.heal()
+
+    async def _slow(self, client: SlowClient) -> None:
+        self.slow = client
+        with contextlib.suppress(OSError):  # its replica is gone: nothing to see
+            await client.run(self._producer)

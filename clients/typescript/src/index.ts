@@ -1,0 +1,3 @@
+export { createClient } from "./client.js";
+export { wsClient } from "./ws-client.js";
+export type * from "./types.js";

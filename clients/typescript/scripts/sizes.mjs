@@ -1,13 +1,23 @@
-// What a page loads, minified and gzipped, beside peers bundled in the same way: a table for README.md.
+// What a page loads, minified and gzipped, beside peers bundled in the same way: `npm run sizes` prints the table of
+// README.md.
 import { build } from "esbuild";
 import { gzipSync } from "node:zlib";
 
-process.chdir(new URL("..", import.meta.url).pathname);
+/** What a page imports, by the name in the table. */
+export const IMPORTS = {
+  "@bloasis/notify": 'export * from "@bloasis/notify"',
+  "and its /sse": 'export * from "@bloasis/notify"; export * from "@bloasis/notify/sse"',
+  "and its /tabs": 'export * from "@bloasis/notify"; export * from "@bloasis/notify/tabs"',
+  "and its /react": 'export * from "@bloasis/notify"; export * from "@bloasis/notify/react"',
+  "reconnecting-websocket": 'export { default } from "reconnecting-websocket"',
+  "socket.io-client": 'export { io } from "socket.io-client"',
+  centrifuge: 'export { Centrifuge } from "centrifuge"',
+};
 
-/** Bytes of `code` with all that it imports. */
+/** Bytes of `code` with all that it imports, but React. @param {string} code */
 export const sizeOf = async (code) => {
   const { outputFiles } = await build({
-    stdin: { contents: code, resolveDir: process.cwd() },
+    stdin: { contents: code, resolveDir: import.meta.dirname },
     bundle: true,
     minify: true,
     format: "esm",
@@ -15,30 +25,11 @@ export const sizeOf = async (code) => {
     platform: "browser",
     external: ["react"],
     write: false,
-    logLevel: "error",
   });
-  return gzipSync(outputFiles[0].contents, { level: 9 }).length;
+  return gzipSync(/** @type {Uint8Array} */ (outputFiles[0]?.contents), { level: 9 }).length;
 };
 
-/** As they are published: entries are measured without the core that they import. */
-export const CORE = 'export * from "./dist/index.js"';
-
 if (process.argv[1] === import.meta.filename) {
-  const core = await sizeOf(CORE);
-  const rows = [
-    ["`@bloasis/notify`", core],
-    ...(await Promise.all(
-      ["sse", "tabs", "react"].map(async (entry) => [
-        `with \`/${entry}\``,
-        await sizeOf(`${CORE}; export * from "./dist/${entry}.js"`),
-      ]),
-    )),
-  ];
-  for (const [name, what] of [["reconnecting-websocket"], ["socket.io-client"], ["centrifuge"]].map(([name]) => [name, name]))
-    try {
-      rows.push([name, await sizeOf(`export * from "${what}"; export { default } from "${what}"`)]);
-    } catch {
-      rows.push([name, "not installed: npm install --no-save " + name]);
-    }
-  for (const [name, bytes] of rows) console.log(`| ${name} | ${bytes} |`);
+  console.log("| minified and gzipped | bytes |\n|---|---|");
+  for (const [name, code] of Object.entries(IMPORTS)) console.log(`| ${name} | ${await sizeOf(code)} |`);
 }

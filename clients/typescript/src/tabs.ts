@@ -6,6 +6,9 @@ import { createPlace, type Place } from "./place.js";
 import type { Client, ClientOptions, EventTypes, Gap, Message, State } from "./types.js";
 import { createWatchdog, type Watchdog } from "./watchdog.js";
 
+/** Half as long again without a word from the tab that leads, and it is asked. */
+const HEARTBEAT_MS = 10_000;
+
 /** What the tab that leads tells the others; `saved` is its place after it. */
 type News =
   | { events: Message[]; saved: string }
@@ -181,8 +184,10 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
       () => channel.postMessage({ hello: true }),
       () => (document.visibilityState == "visible" ? request({ steal: true }) : watch()),
     );
-    watchdog.watch(20_000);
+    watchdog.watch(HEARTBEAT_MS);
   };
+  const seen = () => watchdog?.probe();
+  addEventListener("visibilitychange", seen);
   follow();
 
   return {
@@ -193,6 +198,7 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
     },
     leave() {
       leaving.abort();
+      removeEventListener("visibilitychange", seen);
       watchdog?.stop();
       stepDown();
       channel.close();

@@ -5,6 +5,8 @@ export const webSocket: Transport = (url, token, on) => {
   const socket = new WebSocket(url, token ? ["notify.v1", "bearer." + token] : ["notify.v1"]);
   socket.onmessage = ({ data }) => on.message(data);
   socket.onclose = ({ code, reason }) => on.close(code, reason);
+  // The close that follows says more; but what listens to no error throws it, outside browsers.
+  socket.onerror = () => {};
   return {
     // `send` throws while it connects, and drops silently when it has ended.
     send: (text) => socket.readyState === 1 && (socket.send(text), true),

@@ -7,7 +7,7 @@ IN_VENV := .venv/bin/python -m
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo demo test soak bench bench-quick bench-full check lint audit fmt lock
+.PHONY: help setup setup-demo demo test client soak bench bench-quick bench-full check lint audit fmt lock
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/    make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -27,6 +27,9 @@ test: setup ## all tests, with coverage (fails below 80 %); in parallel, but for
 	@$(if $(PYTEST_ARGS),,$(IN_VENV) coverage run -m pytest -m alone)
 	@$(IN_VENV) coverage combine --quiet
 	@$(IN_VENV) coverage report
+
+client: ## the client for pages, clients/typescript: build it and test it (needs node 20 and npm; chromium for all tests)
+	@cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm test
 
 soak: setup ## MINUTES=10: everything that may fail fails at random, under load (SEED=7, RATE=150)
 	@.venv/bin/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))

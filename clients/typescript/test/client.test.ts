@@ -320,6 +320,25 @@ describe("silence", () => {
     expect(world.sockets()).toHaveLength(1);
   });
 
+  test("in a hidden tab, whose timers fire once a minute, is found, and not where there is none", async () => {
+    const world = await connected();
+    const timeout = globalThis.setTimeout;
+    vi.stubGlobal("setTimeout", (does: () => void, ms: number) => timeout(does, Math.ceil((Date.now() + ms) / 60_000) * 60_000 - Date.now()));
+    world.socket().welcome();
+    world.socket().frame({ control: "heartbeat", ts: 1 });
+    for (let times = 0; times < 40; times++) {
+      // What comes is heard at once, in hidden tabs, too.
+      const asked = world.socket().said.length;
+      await pass(15_000);
+      world.socket().frame({ control: "heartbeat", ts: 1 });
+      if (world.socket().said.length > asked) world.socket().frame({ control: "pong" });
+    }
+    expect(world.client.state).toBe("open");
+    expect(world.sockets()).toHaveLength(1);
+    await pass(240_000);
+    expect(world.sockets()).toHaveLength(2);
+  });
+
   test("is asked about at once when the network or the page comes back, however often", async () => {
     const world = await connected();
     for (const name of ["online", "offline", "visibilitychange", "pageshow"]) world.window.dispatchEvent(new Event(name));

@@ -30,6 +30,8 @@ test: setup ## all tests, with coverage (fails below 80 %); in parallel, but for
 
 client: ## the client for pages, clients/typescript: build it and test it (needs node 20 and npm; chromium for all tests)
 	@cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && npm test
+	@cmp clients/typescript/dist/index.js gateway/console/client.js || \
+		{ echo "the console has another client than was built: cp clients/typescript/dist/index.js gateway/console/client.js"; exit 1; }
 
 soak: setup ## MINUTES=10: everything that may fail fails at random, under load (SEED=7, RATE=150)
 	@.venv/bin/python tests/soak.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(RATE),--rate $(RATE))

@@ -20,13 +20,14 @@ from harness.v1 import parse_event
 from harness.waiting import eventually
 
 _PACKAGE = ROOT / "clients" / "typescript"
-_PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
+PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
 _CLIENT = _PACKAGE / "dist" / "index.js"
 _HERE = Path(__file__).parent
 _OPEN_SECONDS = 60.0
 
 
-def _chromium() -> str | None:
+def chromium() -> str | None:
+    """Where it is."""
     names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
@@ -94,9 +95,9 @@ class Page(Client):
         """Why there can be none here, or None."""
         if shutil.which("node") is None:
             return "node is not installed"
-        if _chromium() is None:
+        if chromium() is None:
             return "there is no chromium (CHROMIUM=/path/to/it)"
-        if not _PLAYWRIGHT.exists() or not _CLIENT.exists():
+        if not PLAYWRIGHT.exists() or not _CLIENT.exists():
             return "the client is not built (make client)"
         return None
 
@@ -104,8 +105,8 @@ class Page(Client):
         self._process = await asyncio.create_subprocess_exec(
             "node",
             str(_HERE / "browser.mjs"),
-            str(_PLAYWRIGHT),
-            str(_chromium()),
+            str(PLAYWRIGHT),
+            str(chromium()),
             self._page,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from harness.browser import Page, PageServer
-from harness.proxy import Proxy
 from harness.stage import Stage
 from harness.tokens import AUDIENCE, ISSUER, claims, token
 from harness.waiting import eventually
 
 from demo.process import Process
+from demo.proxy import Proxy
 
 pytestmark = pytest.mark.skipif(Page.missing() is not None and not os.environ.get("CI"), reason=str(Page.missing()))
 

@@ -10,24 +10,16 @@ const server = await chromium.launchServer({
   executablePath,
   args: ["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
 });
-const pid = server.process().pid;
-// A process of its own and all below it, stopped or not.
-const end = () => {
-  try {
-    process.kill(-pid, "SIGKILL");
-  } finally {
-    process.exit(0);
-  }
-};
 const lines = createInterface({ input: process.stdin });
-lines.on("close", end);
+// Its processes, stopped or not, and its folder.
+lines.on("close", () => server.kill().finally(() => process.exit(0)));
 
 const context = await (await chromium.connect(server.wsEndpoint())).newContext();
 const page = await context.newPage();
 await page.exposeFunction("say", say);
 page.on("pageerror", (error) => say({ error: String(error) }));
 await page.goto(url);
-say({ pid });
+say({ pid: server.process().pid }); // a group of processes is named after its first
 
 for await (const line of lines) {
   await context.setOffline(JSON.parse(line).offline);

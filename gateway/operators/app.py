@@ -6,12 +6,11 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Annotated, Final, Literal
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 
 from gateway.operators.acts import Acts, NotDone
 from gateway.operators.feed import Feed

@@ -45,9 +45,8 @@ class _Refused(HTTPException):
     """A refusal on the way out."""
 
     def __init__(self, status: int, error: str, message: str) -> None:
-        super().__init__(status)
+        super().__init__(status, message)
         self.error = error
-        self.message = message
 
 
 def _user_id(value: str) -> str:
@@ -123,11 +122,11 @@ def admin_app(registry: CollectorRegistry, console: ConsoleSettings, feed: Feed,
     async def unavailable(_: Request, error: RedisError) -> JSONResponse:
         return _refused(503, "unavailable", f"Redis: {error}; whether it was done cannot be told, try again.")
 
-    @app.exception_handler(HTTPException)
+    @app.exception_handler(_Refused)
+    @app.exception_handler(HTTPStatus.BAD_REQUEST)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error, _Refused):
-            return _refused(error.status_code, error.error, error.message)
-        return _refused(error.status_code, HTTPStatus(error.status_code).name.lower(), error.detail)
+        what = error.error if isinstance(error, _Refused) else "bad_request"
+        return _refused(error.status_code, what, error.detail)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -23,8 +23,8 @@ from gateway.authentication.authenticator import Authenticator, revoked_token
 from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor
-from gateway.frames import Control, Variant, frame_control
-from gateway.group import PLAIN, Due, Wishes, count_within
+from gateway.frames import Control, frame_control
+from gateway.group import Due, Wishes, count_within
 from gateway.hub import Hub
 from gateway.outlet import Outlet
 from gateway.settings import ConnectionSettings
@@ -147,7 +147,8 @@ class Connection(asyncio.Protocol):
         asked, variant, self._handshake, self.claims, self._origin = admitted
         self.asked: Asked | None = asked
         """What the client asked for, until it is given."""
-        self.wishes = PLAIN if asked.types is None and variant is Variant.PLAIN else Wishes(variant, asked.types)
+        deflated = self._handshake is not None and self._handshake.extensions is not None
+        self.wishes = Wishes(variant, asked.types, deflated)
         self.write: Callable[[bytes], object] = self._outlet.write
         self.audience: Audience | None = None
         self.place = -1

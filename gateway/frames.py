@@ -19,6 +19,9 @@ PONG_HEADER: Final = b"\x8a\x80"
 """How an empty pong of a client begins; four bytes of mask follow."""
 
 _TEXT: Final = 0x81
+_COMPRESSED: Final = 0x40
+"""RSV1, of a message's first frame (RFC 7692 section 6)."""
+
 _CLOSE: Final = 0x88
 _MAX_CONTROL_BYTES: Final = 125
 
@@ -99,14 +102,19 @@ def _v1(message: Message, is_global: bool, label: bytes, more: bytes) -> bytes:
     )
 
 
-def text_frame(payload: bytes) -> bytes:
-    """One unfragmented text frame around `payload`, which is UTF-8."""
-    length = len(payload)
+def text_frame(payload: bytes, *, is_compressed: bool = False) -> bytes:
+    """One unfragmented text frame around `payload`, which is UTF-8, or was before it was compressed."""
+    first, length = _TEXT | _COMPRESSED if is_compressed else _TEXT, len(payload)
     if length < 126:
-        return b"%c%c%s" % (_TEXT, length, payload)
+        return b"%c%c%s" % (first, length, payload)
     if length < 65_536:
-        return b"%c\x7e%s%s" % (_TEXT, length.to_bytes(2, "big"), payload)
-    return b"%c\x7f%s%s" % (_TEXT, length.to_bytes(8, "big"), payload)
+        return b"%c\x7e%s%s" % (first, length.to_bytes(2, "big"), payload)
+    return b"%c\x7f%s%s" % (first, length.to_bytes(8, "big"), payload)
+
+
+def payload_of(frame: bytes) -> bytes:
+    """What is in a frame that `text_frame` made."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def close_frame(code: CloseCode, reason: str | None = None) -> bytes:

@@ -35,6 +35,8 @@ class Wishes(NamedTuple):
     variant: Variant
     types: frozenset[bytes] | None
     """Only messages of these types; None for all."""
+    deflated: bool = False
+    """Messages compressed, where that is smaller (gateway.deflate)."""
 
     def want(self, message: Message) -> bool:
         return self.types is None or message.type in self.types

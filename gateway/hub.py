@@ -14,6 +14,7 @@ from typing import Final
 from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, Position
+from gateway.deflate import deflated
 from gateway.deliveries import Deliveries
 from gateway.frames import Control, Variant, frame_control, frame_heartbeat, frame_message
 from gateway.group import Due, Group, Receiver, Wishes
@@ -63,8 +64,9 @@ class Hub:
     for the link to be read no further (True) or again (False).
     """
 
-    def __init__(self, keys: Keys, heartbeat_seconds: int = 15) -> None:
+    def __init__(self, keys: Keys, heartbeat_seconds: int = 15, *, deflate_min_bytes: int = 0) -> None:
         self._keys = keys
+        self._deflate_min_bytes = deflate_min_bytes
         self._audiences: dict[bytes, Audience] = {}
         self._wanted: dict[Audience, None] = {}
         self._idle: dict[Audience, int] = {}
@@ -127,8 +129,10 @@ class Hub:
         audience = member.audience
         assert audience is not None
         audience.no_newcomer(member)
+        everyones = self.everyone.group(member.wishes)
+        member.wishes = everyones.wishes  # one object for all who wish the same
+        everyones.join(member)
         audience.group(member.wishes).join(member)
-        self.everyone.group(member.wishes).join(member)
         return Cursor(self.everyone.position, audience.position)
 
     def leave(self, member: Member) -> None:
@@ -343,13 +347,15 @@ class Hub:
         is_global = audience.name.is_global
         label = audience.stream.label if audience.groups else b""
         for message in messages:
-            frames: dict[Variant, bytes] = {}
+            frames: dict[tuple[Variant, bool], bytes] = {}
             for wishes, group in audience.groups.items():
                 if wishes.want(message):
-                    frame = frames.get(wishes.variant)
+                    frame = frames.get((wishes.variant, wishes.deflated))
                     if frame is None:
                         frame = frame_message(wishes.variant, message, is_global=is_global, label=label)
-                        frames[wishes.variant] = frame
+                        if wishes.deflated:
+                            frame = deflated(frame, self._deflate_min_bytes)
+                        frames[wishes.variant, wishes.deflated] = frame
                     place = None if wishes.variant is Variant.PLAIN else Position(label, message.seq)
                     self._push_to(group, Due(frame, message.type, place, message.ts_ms))
         if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():

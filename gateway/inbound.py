@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions import Extension
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SEND_EOF, Event, Protocol, Side, State
+from websockets.typing import ExtensionName
 
 from gateway.close_codes import CloseCode
+from gateway.deflate import InflatedTooLarge, inflated
 
 MAX_FRAGMENTS: Final = 32
 """Frames that one message may come in."""
@@ -35,6 +38,28 @@ _UTF8: Final = codecs.getincrementaldecoder("utf-8")
 _SILENT: Final = logging.Logger("gateway.inbound", logging.CRITICAL + 1)
 
 
+class _CompressedFrame(Frame):
+    """The first frame of a compressed message."""
+
+
+class _Compression(Extension):
+    """Lets RSV1 be set where RFC 7692 section 6 does. It keeps nothing, so one serves every connection: a message
+    is decompressed when all of it is there, and takes no more memory until then than any other."""
+
+    name = ExtensionName("permessage-deflate")
+
+    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:  # noqa: ARG002 - of the frame as it came
+        if not frame.rsv1 or frame.opcode not in (Opcode.TEXT, Opcode.BINARY):
+            return frame
+        return _CompressedFrame(frame.opcode, frame.data, frame.fin, False, frame.rsv2, frame.rsv3)
+
+    def encode(self, frame: Frame) -> Frame:
+        return frame  # answers are control frames
+
+
+_COMPRESSION: Final[list[Extension]] = [_Compression()]
+
+
 @dataclass(slots=True)
 class Received:
     """What came of some bytes. `answer` is to be written (pongs, the echo of a close)."""
@@ -53,27 +78,35 @@ class Inbound:
     """The reading side of one connection, from its first frame on. What came with a close or an offence,
     behind it, is dropped.
 
-    `max_message_bytes` bounds a frame and a message; `frames_per_second` bounds frames of every
-    kind, control frames included, with a burst of five seconds' worth.
+    `max_message_bytes` bounds a frame and a message, compressed and decompressed; `frames_per_second`
+    bounds frames of every kind, control frames included, with a burst of five seconds' worth.
+    `takes_compressed`: messages may be (permessage-deflate was agreed on).
     """
 
     __slots__ = (
         "_allowance",
         "_at",
+        "_compressed",
         "_decoder",
         "_fragments",
         "_frames_per_second",
+        "_max_message_bytes",
         "_protocol",
         "_second",
         "unread",
     )
 
-    def __init__(self, *, max_message_bytes: int, frames_per_second: int) -> None:
+    def __init__(self, *, max_message_bytes: int, frames_per_second: int, takes_compressed: bool = False) -> None:
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=max_message_bytes, logger=_SILENT)
+        if takes_compressed:
+            self._protocol.extensions = _COMPRESSION
+        self._max_message_bytes = max_message_bytes
         self._frames_per_second = frames_per_second
         self._allowance = 5 * frames_per_second
         self._second = 0
         self._fragments: list[str] | None = None
+        self._compressed: bytearray | None = None
+        """What is there of a message that is."""
         self._decoder = _UTF8()
         self.unread = b""
         """What came and is not all parsed; only up to `_at` it is."""
@@ -136,14 +169,24 @@ class Inbound:
             return CloseCode.UNSUPPORTED_DATA
         if frame.opcode is Opcode.TEXT:
             self._fragments = []
+            self._compressed = bytearray() if isinstance(frame, _CompressedFrame) else None
             self._decoder.reset()
         if self._fragments is None or len(self._fragments) >= MAX_FRAGMENTS:
             return CloseCode.MESSAGE_TOO_BIG
         try:
-            self._fragments.append(self._decoder.decode(bytes(frame.data), final=frame.fin))
-        except UnicodeDecodeError:
+            data = self._decompressed(frame) if self._compressed is not None else bytes(frame.data)
+            self._fragments.append(self._decoder.decode(data, final=frame.fin))
+        except ValueError:  # UnicodeDecodeError is one
             return CloseCode.INVALID_DATA
+        except InflatedTooLarge:
+            return CloseCode.MESSAGE_TOO_BIG
         if frame.fin:
             messages.append("".join(self._fragments))
-            self._fragments = None
+            self._fragments = self._compressed = None
         return None
+
+    def _decompressed(self, frame: Frame) -> bytes:
+        """The message, at its last frame. Raises ValueError and InflatedTooLarge."""
+        assert self._compressed is not None
+        self._compressed += frame.data
+        return inflated(bytes(self._compressed), self._max_message_bytes) if frame.fin else b""

@@ -86,7 +86,10 @@ class Replica:
         self._settings = settings
         name = f"{settings.service.service_name}-gateway"
         self._wheel = Wheel()
-        self._hub = Hub(settings.redis.keys, settings.connection.heartbeat_seconds)
+        connection = settings.connection
+        self._hub = Hub(
+            settings.redis.keys, connection.heartbeat_seconds, deflate_min_bytes=connection.deflate_min_bytes
+        )
         servers = Servers(settings.redis)
         self._history = History(settings.redis, self._hub, name, servers)
         self._subscriber = Subscriber(settings.redis, self._hub, name, servers)
@@ -121,6 +124,7 @@ class Replica:
             authenticate=None if self._authenticator is None else self._authenticator.authenticate,
             cookie=authentication.auth_cookie,
             allow_query_token=authentication.allow_query_token,
+            deflates=settings.connection.deflate_min_bytes > 0,
         )
 
     async def run(self) -> None:

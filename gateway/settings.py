@@ -239,6 +239,11 @@ class ConnectionSettings(Settings):
         0, ge=0, description="after that a client is sent elsewhere, so that new replicas get their share; 0: never"
     )
     max_client_message_bytes: int = Field(4_096, ge=125, le=1_048_576, description="size of a message from a client")
+    deflate_min_bytes: int = Field(
+        0,
+        ge=0,
+        description="messages of so many bytes or more are compressed for those who offer permessage-deflate; 0: none",
+    )
     client_frames_per_second: int = Field(
         20, ge=1, description="frames from a client, control frames included; five seconds' worth at once"
     )

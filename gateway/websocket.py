@@ -96,6 +96,7 @@ class WebSocket(Connection):
             self._inbound = Inbound(
                 max_message_bytes=settings.max_client_message_bytes,
                 frames_per_second=settings.client_frames_per_second,
+                takes_compressed=self.wishes.deflated,
             )
         if self._is_closing and len(data) > _LAST_BYTES:
             self._transport.pause_reading()
@@ -153,7 +154,7 @@ class WebSocket(Connection):
         if isinstance(control, Ack):
             self._acknowledge(cursor_of(control))
         elif isinstance(control, Filter):
-            wishes = Wishes(Variant.V1, types_of(control))
+            wishes = self.wishes._replace(types=types_of(control))
             if self._replay is not None:
                 self._wished = wishes  # answered when what came before it is replayed
                 return

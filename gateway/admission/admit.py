@@ -5,7 +5,14 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from gateway.admission.credentials import find_token
-from gateway.admission.handshake import V1, Handshake, check_event_request, check_handshake, choose_subprotocol
+from gateway.admission.handshake import (
+    V1,
+    Handshake,
+    check_event_request,
+    check_handshake,
+    choose_extensions,
+    choose_subprotocol,
+)
 from gateway.admission.locality import refuse_unless_local
 from gateway.admission.origin import check_origin
 from gateway.admission.policy import Judgement, Policy
@@ -58,7 +65,10 @@ def admit(request: Request, peer_host: str, policy: Policy) -> Admitted | Refuse
     subprotocol = choose_subprotocol(request)
     if isinstance(subprotocol, Refusal):
         return Refused(subprotocol)
-    handshake = Handshake(request.headers[b"sec-websocket-key"], subprotocol)
+    extensions = choose_extensions(request) if policy.deflates else None
+    if isinstance(extensions, Refusal):
+        return Refused(extensions)
+    handshake = Handshake(request.headers[b"sec-websocket-key"], subprotocol, extensions)
     variant = Variant.V1 if subprotocol == V1 else Variant.PLAIN
     identified = identify(request, peer_host, policy)
     if isinstance(identified, Refusal):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from gateway.admission.refusal import Refusal, refusal_response
 from gateway.admission.request import Request
+from gateway.deflate import negotiate
 from gateway.frames import Variant, close_frame, frame_control
 
 V1: Final = b"notify.v1"
@@ -26,6 +27,8 @@ class Handshake(NamedTuple):
     """Sec-WebSocket-Key."""
     subprotocol: bytes | None
     """The one of ours that the client offered, if any."""
+    extensions: bytes | None = None
+    """What is agreed on: compression (RFC 7692), or nothing."""
 
 
 def check_handshake(request: Request) -> Refusal | None:
@@ -75,10 +78,23 @@ def choose_subprotocol(request: Request) -> bytes | Refusal | None:
     )
 
 
+def choose_extensions(request: Request) -> bytes | Refusal | None:
+    """How compression is agreed on (RFC 7692 section 7); None when no offer of it can be taken."""
+    offers = request.header(b"sec-websocket-extensions")
+    if not offers:
+        return None
+    try:
+        return negotiate(offers)
+    except ValueError:
+        return _bad_request("Sec-WebSocket-Extensions is malformed (RFC 6455 section 9.1).")
+
+
 def switching_protocols(handshake: Handshake) -> bytes:
     """The 101 response."""
     accept = b64encode(sha1(handshake.key + _GUID, usedforsecurity=False).digest())
     chosen = b"Sec-WebSocket-Protocol: %s\r\n" % handshake.subprotocol if handshake.subprotocol else b""
+    if handshake.extensions:
+        chosen += b"Sec-WebSocket-Extensions: %s\r\n" % handshake.extensions
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (accept, chosen)

@@ -24,3 +24,5 @@ class Policy:
     cookie: str | None = None
     """The name of the cookie that may carry a token."""
     allow_query_token: bool = False
+    deflates: bool = False
+    """Messages are compressed for those who offer it."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -55,8 +56,15 @@ def _told(*numbers: int) -> frozenset[int]:
     return frozenset(numbers)
 
 
+def _packed(message: bytes, *, fin: bool = True) -> bytes:
+    """A compressed text frame (RFC 7692). One that is not the last may be followed by others."""
+    compressor = zlib.compressobj(wbits=-15)
+    return frame(TEXT, (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4], fin=fin, reserved=4)
+
+
 _WS = head(f"/ws?user_id=eve-{USER}", UPGRADE)
 _V1 = {**UPGRADE, "Sec-WebSocket-Protocol": "notify.v1"}
+_DEFLATE = {**UPGRADE, "Sec-WebSocket-Extensions": "permessage-deflate"}
 _SPEAKS = head(f"/ws?user_id=eve-{USER}&device=d", _V1)
 _PAUSE = {"REOPEN_MS": 50}
 """The replica's answer is what is measured, not how fast sockets can be opened."""
@@ -110,8 +118,8 @@ FRAMES = {
     ),
     "frames of 16 MB": Attack(_WS, 8, frame(BINARY, bytes(16_000_000)), 1, _PAUSE, _told(101), _told(1009)),
     "compressed frames": Attack(
-        head(f"/ws?user_id=eve-{USER}", {**UPGRADE, "Sec-WebSocket-Extensions": "permessage-deflate"}), 32,
-        frame(TEXT, bytes(100), reserved=4), 1, _PAUSE, _told(101), _told(1002),
+        head(f"/ws?user_id=eve-{USER}", _DEFLATE), 32, frame(TEXT, bytes(100), reserved=4), 1, _PAUSE,
+        _told(101), _told(1002),
     ),
     "control messages: filter": Attack(
         _SPEAKS, 100, frame(TEXT, b'{"control":"filter","types":["risk_alert"]}'), 10**9, {"THEN_MS": 55}, _told(101)
@@ -130,6 +138,29 @@ FRAMES = {
         head("/events?user_id={user}"), 500, options={"NOREAD": 1, "REOPEN_MS": 1_000}, statuses=_told(200)
     ),
 }  # fmt: skip
+
+_COMPRESSES = head(f"/ws?user_id=eve-{USER}", _V1 | _DEFLATE)
+
+COMPRESSED = {
+    "bombs": Attack(_COMPRESSES, 64, _packed(bytes(3_000_000)), 1, _PAUSE, _told(101), _told(1009)),
+    "bombs, as many as may be, each just small enough": Attack(
+        _COMPRESSES, 100, _packed(b"[" * 4_000), 10**9, {"THEN_MS": 55}, _told(101)
+    ),
+    "bombs in fragments, without an end": Attack(
+        _COMPRESSES, 1_000, _packed(bytes(500_000), fin=False), 1, {"REOPEN_MS": 1_000}, _told(101), needs_files=5_000
+    ),
+    "compressed garbage": Attack(
+        _COMPRESSES, 64, frame(TEXT, random.Random(7).randbytes(4_000), reserved=4), 1, _PAUSE, _told(101), _told(1007)
+    ),
+    "compressed control frames": Attack(
+        _COMPRESSES, 64, frame(PING, b"x", reserved=4), 1, _PAUSE, _told(101), _told(1002)
+    ),
+    "offers of 15 KB": Attack(
+        head("/ws?user_id=eve", UPGRADE | {"Sec-WebSocket-Extensions": "permessage-deflate;a," * 700 + "a"}),
+        statuses=_told(101),
+    ),
+}  # fmt: skip
+"""On a replica that takes compressed messages."""
 
 CROWDS = {
     "new users that drop before they are answered": Attack(

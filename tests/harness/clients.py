@@ -43,6 +43,8 @@ class Client(ABC):
         self.close_code: int | None = None
         self.close_reason = ""
         self.since = 0
+        self.extensions = ""
+        """As the server answered, once it is open."""
         self.tls: ssl.SSLContext | None = None
 
     def use_tls(self, trust: ssl.SSLContext) -> None:
@@ -75,15 +77,20 @@ class Client(ABC):
 
 class AiohttpClient(Client):
     library = "aiohttp"
+    window_bits = 0
+    """To be compressed with; 0: not at all."""
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession()
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                self._socket = await self._session.ws_connect(self.url, max_msg_size=0, ssl=self.tls or True)
+                self._socket = await self._session.ws_connect(
+                    self.url, max_msg_size=0, ssl=self.tls or True, compress=self.window_bits
+                )
         except BaseException:
             await self._session.close()
             raise
+        self.extensions = self._socket._response.headers.get("Sec-WebSocket-Extensions", "")
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -109,6 +116,8 @@ class WebsocketsClient(Client):
         self._socket: ClientConnection = await connect(
             self.url, open_timeout=_OPEN_SECONDS, close_timeout=2, max_size=None, proxy=None, ssl=self.tls
         )
+        assert self._socket.response is not None
+        self.extensions = self._socket.response.headers.get("Sec-WebSocket-Extensions", "")
         self._reader = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -199,6 +208,7 @@ class NodeClient(Client):
         async for line in self._process.stdout:
             happened: dict[str, Any] = json.loads(line)
             if "open" in happened:
+                self.extensions = happened["open"]
                 self._opened.set()
             elif "text" in happened:
                 self.frames.append(base64.b64decode(happened["text"]))

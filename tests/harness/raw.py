@@ -39,6 +39,8 @@ class RawSocket:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.reserved = 0
+        """The reserved bits of the frame read last."""
 
     @classmethod
     async def connect(cls, port: int, receive_buffer_bytes: int | None = None) -> Self:
@@ -101,6 +103,7 @@ class RawSocket:
         async with asyncio.timeout(_WAIT_SECONDS):
             first, second = await self.reader.readexactly(2)
             assert not second & 0x80, "a server's frame is never masked"
+            self.reserved = first >> 4 & 7
             length = second & 0x7F
             if length == 126:
                 (length,) = struct.unpack("!H", await self.reader.readexactly(2))

@@ -271,6 +271,8 @@ class WebsocketsV1(V1Client):
             proxy=None,
         )  # fmt: skip
         assert self._socket.subprotocol == "notify.v1"
+        assert self._socket.response is not None
+        self.extensions = self._socket.response.headers.get("Sec-WebSocket-Extensions", "")
 
     async def _read(self) -> None:
         try:

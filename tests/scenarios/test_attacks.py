@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from harness.attacks import CROWDS, FRAMES, HEADS, Attack, Attacker
+from harness.attacks import COMPRESSED, CROWDS, FRAMES, HEADS, Attack, Attacker
 from harness.latency import ANY_NUMBER, Feed, needs_cc, open_files, p99_ms
 from harness.stage import Stage
 from harness.waiting import eventually
@@ -110,9 +110,15 @@ async def _metrics(stage: Stage, service: Process, port: str) -> bool:
 
 @needs_cc
 @pytest.mark.alone
-@pytest.mark.parametrize("attacks", [HEADS, FRAMES, CROWDS], ids=["heads", "frames", "crowds"])
-async def test_an_attacker_is_refused_and_nobody_else_notices(stage: Stage, attacks: dict[str, Attack]) -> None:
-    env = ANY_NUMBER | {"MAX_CONNECTIONS": str(MAX_CONNECTIONS)}
+@pytest.mark.parametrize(
+    ("attacks", "settings"),
+    [(HEADS, {}), (FRAMES, {}), (COMPRESSED, {"DEFLATE_MIN_BYTES": "100"}), (CROWDS, {})],
+    ids=["heads", "frames", "compressed", "crowds"],
+)
+async def test_an_attacker_is_refused_and_nobody_else_notices(
+    stage: Stage, attacks: dict[str, Attack], settings: dict[str, str]
+) -> None:
+    env = ANY_NUMBER | {"MAX_CONNECTIONS": str(MAX_CONNECTIONS)} | settings
     relay, gateway = stage.add_relay(), stage.add_gateway(env=env)
     await stage.start(relay, gateway)
     pin(gateway.pid, SERVER_CORE)

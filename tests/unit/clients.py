@@ -31,9 +31,9 @@ class Office:
 
     def __init__(self, acks: Any = None, **settings: Any) -> None:
         self.wheel = Wheel()
-        self.hub = Hub(KEYS, heartbeat_seconds=15)
         self.links = ScriptedLinks(KEYS)
         of_connections = ConnectionSettings(_env_file=None, **settings)
+        self.hub = Hub(KEYS, heartbeat_seconds=15, deflate_min_bytes=of_connections.deflate_min_bytes)
         links: Any = self.links
         self.replays = Replays(REDIS, of_connections, self.hub, links, acks, self.wheel)
         self.connections = Connections(of_connections, self.hub, self.wheel, self.replays, acks)
@@ -44,9 +44,12 @@ class Office:
         asked: Asked = Asked("ann"),  # noqa: B008
         variant: Variant = Variant.V1,
         transport: ScriptedTransport | None = None,
+        *,
+        extensions: bytes | None = None,
     ) -> ScriptedTransport:
         transport = transport or ScriptedTransport()
-        handshake = Handshake(b"dGhlIHNhbXBsZSBub25jZQ==", b"notify.v1" if variant is Variant.V1 else None)
+        subprotocol = b"notify.v1" if variant is Variant.V1 else None
+        handshake = Handshake(b"dGhlIHNhbXBsZSBub25jZQ==", subprotocol, extensions)
         connection: Connection
         if variant is Variant.EVENTS:
             connection = EventSource(self.connections, transport, Admitted(asked, variant, None))
@@ -91,6 +94,7 @@ def say(transport: ScriptedTransport, text: str) -> None:
     transport.receive(client_frame(TEXT, text.encode()))
 
 
-def controls_and_events(data: bytes) -> list[Any]:
+def controls_and_events(data: bytes, *, may_be_compressed: bool = False) -> list[Any]:
     """What a WebSocket was written, but for pings: text frames as JSON."""
-    return [json.loads(payload) for opcode, payload in server_frames(data) if opcode == TEXT]
+    frames = server_frames(data, may_be_compressed=may_be_compressed)
+    return [json.loads(payload) for opcode, payload in frames if opcode == TEXT]

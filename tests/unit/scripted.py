@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,12 +46,14 @@ def client_close(code: int = 1000, reason: bytes = b"") -> bytes:
     return client_frame(CLOSE, struct.pack("!H", code) + reason)
 
 
-def server_frames(data: bytes) -> list[tuple[int, bytes]]:
-    """What a server wrote, as (opcode, payload). Fails on anything but whole, plain server frames."""
+def server_frames(data: bytes, *, may_be_compressed: bool = False) -> list[tuple[int, bytes]]:
+    """What a server wrote, as (opcode, payload). Fails on anything but whole server frames, and on compressed
+    ones unless they may be."""
     frames = []
     while data:
         first, size = data[0], data[1]
-        assert first & 0xF0 == 0x80, "not a final frame without reserved bits"
+        is_compressed = may_be_compressed and first == 0xC1
+        assert is_compressed or first & 0xF0 == 0x80, "not a final frame without reserved bits"
         at = 2
         if size == 126:
             (size,) = struct.unpack_from("!H", data, 2)
@@ -60,7 +63,10 @@ def server_frames(data: bytes) -> list[tuple[int, bytes]]:
             at = 10
         assert size < 2**62, "masked"
         assert len(data) >= at + size, "a frame is cut off"
-        frames.append((first & 0x0F, data[at : at + size]))
+        payload = data[at : at + size]
+        if is_compressed:
+            payload = zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+        frames.append((first & 0x0F, payload))
         data = data[at + size :]
     return frames
 
@@ -143,8 +149,15 @@ class ScriptedTransport(asyncio.Transport):
 class ScriptedMember:
     """A connection, as far as the hub knows it."""
 
-    def __init__(self, types: frozenset[bytes] | None = None, name: str = "", variant: Variant = Variant.PLAIN) -> None:
-        self.wishes = Wishes(variant, types)
+    def __init__(
+        self,
+        types: frozenset[bytes] | None = None,
+        name: str = "",
+        variant: Variant = Variant.PLAIN,
+        *,
+        deflated: bool = False,
+    ) -> None:
+        self.wishes = Wishes(variant, types, deflated)
         self.hub: Hub | None = None
         self.name = name
         self.opened_us = 0
@@ -177,7 +190,10 @@ class ScriptedMember:
 
     @property
     def payloads(self) -> list[bytes]:
-        return [payload for data in self.writes for _, payload in server_frames(data)]
+        may_be_compressed = self.wishes.deflated
+        return [
+            payload for data in self.writes for _, payload in server_frames(data, may_be_compressed=may_be_compressed)
+        ]
 
 
 class SeatingHub(Hub):

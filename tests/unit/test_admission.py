@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from dataclasses import replace
 from http import HTTPStatus
 
 import pytest
@@ -506,3 +507,39 @@ def test_any_query_is_admitted_or_refused(query: bytes) -> None:
     target = b"/ws?" + bytes(byte for byte in query if 0x21 <= byte <= 0x7E)
     decided = admit(parse_head(head().replace(b"/ws?user_id=ann", target)), "127.0.0.1", EVERYBODY)
     assert isinstance(decided, Admitted | Refused)
+
+
+# Compression (RFC 7692 section 7)
+
+
+@pytest.mark.parametrize(
+    ("offers", "extensions"),
+    [
+        (None, None),
+        ("permessage-deflate; client_max_window_bits", b"permessage-deflate; server_no_context_takeover"),
+        ("permessage-deflate; unknown", None),
+        ("x-other", None),
+    ],
+)
+def test_compression_is_agreed_on_where_it_is_offered_and_set(offers: str | None, extensions: bytes | None) -> None:
+    asked = request(headers={"Sec-WebSocket-Extensions": offers})
+    decided = admit(asked, "10.0.0.1", replace(EVERYBODY, deflates=True))
+    assert isinstance(decided, Admitted)
+    assert decided.handshake is not None
+    agreed = decided.handshake.extensions
+    assert agreed == extensions or (extensions is not None and agreed is not None and agreed.startswith(extensions))
+    answer = switching_protocols(decided.handshake)
+    assert (b"\r\nSec-WebSocket-Extensions: %s\r\n" % agreed in answer) if agreed else (b"Extensions" not in answer)
+
+    decided = admit(asked, "10.0.0.1", EVERYBODY)
+    assert isinstance(decided, Admitted)
+    assert decided.handshake is not None
+    assert decided.handshake.extensions is None
+
+
+def test_a_malformed_offer_is_refused_where_offers_are_read() -> None:
+    asked = request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; ="})
+    decided = admit(asked, "10.0.0.1", replace(EVERYBODY, deflates=True))
+    assert isinstance(decided, Refused)
+    assert (decided.refusal.status, decided.refusal.error) == (400, "bad_request")
+    assert isinstance(admit(asked, "10.0.0.1", EVERYBODY), Admitted)

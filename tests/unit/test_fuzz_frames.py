@@ -7,7 +7,7 @@ from fuzzing import cuts, frames, fuzzed, split
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted import PING, TEXT, client_frame, server_frames
-from test_inbound import MAX_MESSAGE_BYTES, in_pieces, read
+from test_inbound import BOMB, MAX_MESSAGE_BYTES, in_pieces, read
 
 from gateway.control import Ack, BadControl, Filter, cursor_of, parse_control, types_of
 from gateway.inbound import MAX_FRAGMENTS, SLICE_BYTES, Inbound, Received
@@ -20,8 +20,12 @@ MOST_FRAMES = SLICE_BYTES // 6 + 1  # the first may have begun before
 class Bounded(Inbound):
     """The frame layer, which is looked at after each slice."""
 
-    def __init__(self) -> None:
-        super().__init__(max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=FRAMES_PER_SECOND)
+    def __init__(self, takes_compressed: bool = False) -> None:
+        super().__init__(
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            frames_per_second=FRAMES_PER_SECOND,
+            takes_compressed=takes_compressed,
+        )
 
     def read_slice(self) -> Received:
         received = super().read_slice()
@@ -34,19 +38,23 @@ class Bounded(Inbound):
         assert received.frames <= MOST_FRAMES
         assert len(fragments) <= MAX_FRAGMENTS
         assert sum(map(len, fragments)) <= MAX_MESSAGE_BYTES
+        assert len(self._compressed or b"") <= MAX_MESSAGE_BYTES
         assert all(len(message) <= MAX_MESSAGE_BYTES for message in received.messages)
         assert len(received.answer) <= MOST_FRAMES * 127
         return received
 
 
 @fuzzed
-@given(frames, cuts)
-@example(client_frame(PING) * 300, [])
-@example(client_frame(TEXT, b"x", fin=False) + client_frame(0, b"", fin=False) * 200_000, [0.5])
-def test_any_bytes_split_anywhere_mean_the_same_and_keep_the_bounds(data: bytes, where: list[float]) -> None:
-    whole = read(Bounded(), data)
-    pieces = in_pieces(Bounded(), split(data, where))
-    by_bytes = in_pieces(Bounded(), [data[at : at + 1] for at in range(min(len(data), 3_000))])
+@given(frames, cuts, st.booleans())
+@example(client_frame(PING) * 300, [], False)
+@example(client_frame(TEXT, b"x", fin=False) + client_frame(0, b"", fin=False) * 200_000, [0.5], False)
+@example(client_frame(TEXT, BOMB[:2_000], fin=False, reserved=4) + client_frame(0, BOMB[2_000:]), [0.5], True)
+def test_any_bytes_split_anywhere_mean_the_same_and_keep_the_bounds(
+    data: bytes, where: list[float], takes_compressed: bool
+) -> None:
+    whole = read(Bounded(takes_compressed), data)
+    pieces = in_pieces(Bounded(takes_compressed), split(data, where))
+    by_bytes = in_pieces(Bounded(takes_compressed), [data[at : at + 1] for at in range(min(len(data), 3_000))])
     for other in (pieces, by_bytes) if len(data) <= 3_000 else (pieces,):
         assert (other.messages, other.closed, other.offence) == (whole.messages, whole.closed, whole.offence)
         if whole.offence is None:

@@ -2,6 +2,8 @@
 
 import random
 import struct
+import tracemalloc
+import zlib
 from itertools import pairwise
 
 import pytest
@@ -26,8 +28,10 @@ from gateway.inbound import MAX_FRAGMENTS, SLICE_BYTES, Inbound, Received
 MAX_MESSAGE_BYTES = 4_096
 
 
-def inbound(frames_per_second: int = 1_000) -> Inbound:
-    return Inbound(max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=frames_per_second)
+def inbound(frames_per_second: int = 1_000, *, takes_compressed: bool = False) -> Inbound:
+    return Inbound(
+        max_message_bytes=MAX_MESSAGE_BYTES, frames_per_second=frames_per_second, takes_compressed=takes_compressed
+    )
 
 
 def receive(data: bytes) -> Received:
@@ -325,3 +329,112 @@ def test_any_frames_lead_to_messages_answers_or_one_of_our_codes(
     if received.closed:
         assert close_of(received.answer) is not None or received.answer.endswith(b"\x88\x00")
     server_frames(received.answer)
+
+
+# Compressed messages (RFC 7692)
+
+
+def compressed(message: bytes) -> bytes:
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+HELLO = compressed(b"hello hello")
+BOMB = compressed(bytes(4_000_000))
+RSV1 = 4
+
+
+def test_compressed_messages_are_read_beside_others_and_each_for_itself() -> None:
+    reader = inbound(takes_compressed=True)
+    data = client_frame(TEXT, HELLO, reserved=RSV1) + client_frame(TEXT, b"plain") + client_frame(PING, b"p")
+    for _ in range(2):
+        received = read(reader, data)
+        assert received.messages == ["hello hello", "plain"]
+        assert server_frames(received.answer) == [(PONG, b"p")]
+        assert received.offence is None
+
+
+def test_a_compressed_message_in_fragments_is_put_together_with_control_frames_between() -> None:
+    naive = compressed("naïve 😀".encode())
+    data = b"".join(
+        client_frame(CONTINUATION if at else TEXT, naive[at : at + 1], fin=False, reserved=0 if at else RSV1)
+        + client_frame(PING)
+        for at in range(len(naive))
+    )
+    received = read(inbound(takes_compressed=True), data + client_frame(CONTINUATION, b""))
+    assert received.messages == ["naïve 😀"]
+    assert received.offence is None
+
+
+def test_after_a_compressed_message_a_fragmented_one_is_none() -> None:
+    data = (
+        client_frame(TEXT, HELLO, reserved=RSV1)
+        + client_frame(TEXT, b"a", fin=False)
+        + client_frame(CONTINUATION, b"b")
+        + client_frame(TEXT, HELLO, reserved=RSV1)
+    )
+    assert read(inbound(takes_compressed=True), data).messages == ["hello hello", "ab", "hello hello"]
+
+
+COMPRESSED_OFFENCES = {
+    "a bomb": (client_frame(TEXT, BOMB, reserved=RSV1), 1009),
+    "a bomb in fragments": (
+        client_frame(TEXT, BOMB[:1_000], fin=False, reserved=RSV1) + client_frame(CONTINUATION, BOMB[1_000:]),
+        1009,
+    ),
+    "one byte too large": (client_frame(TEXT, compressed(b"x" * (MAX_MESSAGE_BYTES + 1)), reserved=RSV1), 1009),
+    "too large as it comes": (client_frame(TEXT, b"x" * (MAX_MESSAGE_BYTES + 1), reserved=RSV1), 1009),
+    "too large as it comes in fragments": (
+        client_frame(TEXT, b"x" * 4_000, fin=False, reserved=RSV1) + client_frame(CONTINUATION, b"x" * 4_000),
+        1009,
+    ),
+    "endless fragments": (
+        client_frame(TEXT, b"", fin=False, reserved=RSV1) + client_frame(CONTINUATION, b"", fin=False) * MAX_FRAGMENTS,
+        1009,
+    ),
+    "not compressed": (client_frame(TEXT, b"\xff" * 10, reserved=RSV1), 1007),
+    "nothing": (client_frame(TEXT, b"", reserved=RSV1), 1007),
+    "cut off": (client_frame(TEXT, HELLO[:-3], reserved=RSV1), 1007),
+    "more behind its end": (client_frame(TEXT, HELLO + b"more", reserved=RSV1), 1007),
+    "not UTF-8": (client_frame(TEXT, compressed(b"\xff"), reserved=RSV1), 1007),
+    "binary": (client_frame(BINARY, HELLO, reserved=RSV1), 1003),
+    "a compressed ping": (client_frame(PING, HELLO, reserved=RSV1), 1002),
+    "a compressed close": (client_frame(CLOSE, compressed(b"\x03\xe8"), reserved=RSV1), 1002),
+    "a compressed continuation": (
+        client_frame(TEXT, HELLO[:3], fin=False, reserved=RSV1) + client_frame(CONTINUATION, HELLO[3:], reserved=RSV1),
+        1002,
+    ),
+    "a compressed continuation of a message that is not": (
+        client_frame(TEXT, b"x", fin=False) + client_frame(CONTINUATION, HELLO, reserved=RSV1),
+        1002,
+    ),
+    "the second reserved bit": (client_frame(TEXT, HELLO, reserved=RSV1 | 2), 1002),
+    "the third reserved bit": (client_frame(TEXT, HELLO, reserved=RSV1 | 1), 1002),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), COMPRESSED_OFFENCES.values(), ids=COMPRESSED_OFFENCES)
+@pytest.mark.parametrize("in_bytes", [False, True], ids=["at once", "byte by byte"])
+def test_an_offence_in_compressed_messages_has_its_code(data: bytes, code: int, in_bytes: bool) -> None:
+    pieces = [data[at : at + 1] for at in range(len(data))] if in_bytes else [data]
+    received = in_pieces(inbound(takes_compressed=True), pieces)
+    assert (received.offence, received.messages, received.closed) == (code, [], False)
+
+
+@pytest.mark.parametrize("data", [client_frame(TEXT, HELLO, reserved=RSV1), client_frame(TEXT, BOMB, reserved=RSV1)])
+def test_nothing_is_decompressed_that_was_not_agreed_on(data: bytes) -> None:
+    assert receive(data).offence == CloseCode.PROTOCOL_ERROR
+
+
+def test_of_a_compressed_message_that_does_not_end_no_more_is_kept_than_came() -> None:
+    """A decompressor for each connection that begins a message would be 40 KB."""
+    reader = inbound(takes_compressed=True)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        read(reader, client_frame(TEXT, BOMB[:100], fin=False, reserved=RSV1))
+        after, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 4_000
+    assert most - before < 16_000

@@ -1,11 +1,12 @@
 """notify.v1 on a scripted socket: what is said to a client, and what it may say."""
 
 import asyncio
+import zlib
 from typing import Any
 
 import pytest
 from clients import Office, controls_and_events, say
-from scripted import CLOSE, TEXT, ScriptedTransport, close_of, server_frames
+from scripted import CLOSE, TEXT, ScriptedTransport, client_frame, close_of, server_frames
 
 from gateway.acks import Acks
 from gateway.admission.wishes import Asked
@@ -324,3 +325,35 @@ async def test_one_that_is_owed_more_than_it_takes_is_closed_for_that_whatever_e
     assert [opcode for opcode, _ in server_frames(slow.take())] == [CLOSE]
     assert not office.hub.everyone.groups
     await turn()
+
+
+async def test_compressed_messages_go_both_ways_and_a_filter_changes_nothing_about_that() -> None:
+    office = Office(deflate_min_bytes=100)
+    transport = office.connect(extensions=b"permessage-deflate; server_no_context_takeover")
+    head, _, rest = transport.take().partition(b"\r\n\r\n")
+    assert head.endswith(b"\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover")
+    assert controls_and_events(rest)[0]["control"] == "welcome"
+    data = b'{"message":"%s"}' % (b"x" * 300)
+    compressor = zlib.compressobj(6, zlib.DEFLATED, -15)
+    said = compressor.compress(b'{"control":"filter","types":["risk_alert"]}') + compressor.flush(zlib.Z_SYNC_FLUSH)
+    transport.receive(client_frame(TEXT, said[:-4], reserved=4))
+    assert controls_and_events(transport.take())[0]["control"] == "heartbeat"
+    office.publish("ann", "risk_alert", data)
+    office.publish("ann", "order_executed", data)
+    await turn()
+    written = transport.take()
+    assert len(written) < len(data)
+    (event,) = controls_and_events(written, may_be_compressed=True)
+    assert (event["type"], event["data"], event["seq"]) == ("risk_alert", {"message": "x" * 300}, 1)
+
+
+async def test_without_an_agreement_nothing_is_compressed_and_nothing_may_be() -> None:
+    office = Office(deflate_min_bytes=100)
+    transport = office.connect()
+    assert b"Extensions" not in transport.written
+    opened(transport)
+    office.publish("ann", "risk_alert", b'{"message":"%s"}' % (b"x" * 300))
+    await turn()
+    assert len(controls_and_events(transport.take())) == 1
+    transport.receive(client_frame(TEXT, b"\xaaV*.)J,)U\xb2\x02\x00", reserved=4))
+    assert close_of(transport.take())[0] == 1002

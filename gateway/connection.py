@@ -24,8 +24,9 @@ from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor
 from gateway.frames import Control, frame_control
-from gateway.group import Due, Wishes, count_within
-from gateway.hub import Hub
+from gateway.group import Due, Wishes
+from gateway.held import Held
+from gateway.hub import Hub, stream_name
 from gateway.outlet import Outlet
 from gateway.settings import ConnectionSettings
 from gateway.turns import Turns
@@ -85,6 +86,8 @@ class Connections:
         """The same that were refused, by why (Refusal.error)."""
         self.closes: Counter[int] = Counter()
         """Connections closed by us, by close code."""
+        self.conflated: Counter[bytes] = Counter()
+        """Messages dropped for a newer one of their type, which is conflated."""
 
     def refused(self, refusal: Refusal) -> None:
         """Count a refusal."""
@@ -155,7 +158,7 @@ class Connection(asyncio.Protocol):
         self.opened_us = 0
         self.held_bytes = 0
         self.is_joining = True
-        self._held: list[bytes] | None = None
+        self._held: Held | None = None
         self._replay: Replay | None = None
         self._heard = False
         self._is_closing = False
@@ -223,7 +226,7 @@ class Connection(asyncio.Protocol):
             took = self._held is None
             self._connections.hub.flush(self)  # which may be more than it takes: that closes it
             if took and not self._has_ended() and (owed := self._let_go()):
-                self._outlet.write(b"".join(owed))
+                self._outlet.write(owed.take(owed.size_bytes))
         if not self._has_ended():
             self._connections.closes[code] += 1
             self._end(self._last_words(code, reason))
@@ -336,7 +339,7 @@ class Connection(asyncio.Protocol):
     def hold(self) -> None:
         """Hold what is written from now on: a replay has to come first, or the socket takes no more."""
         if self._held is None:
-            self._held = []
+            self._held = Held()
             self.write = self._hold
             self._connections.holding.add(self)
 
@@ -384,12 +387,10 @@ class Connection(asyncio.Protocol):
         self.write = self._outlet.write
         while held:
             # A part at a time: what the transport holds is counted nowhere, so it must stay little.
-            count = count_within(held, RESUME_BYTES)
-            self._outlet.write(b"".join(held[:count]))
-            held = held[count:]
+            self._outlet.write(held.take(RESUME_BYTES))
             if self._held is not None:  # paused again
-                for data in held:
-                    self._hold(data)
+                self._held = held
+                self._account(held.size_bytes)
                 return
 
     def _hold(self, data: bytes) -> None:
@@ -397,12 +398,47 @@ class Connection(asyncio.Protocol):
         if self.held_bytes + len(data) > self._connections.settings.slow_client_bytes:
             self.close(CloseCode.SLOW_CONSUMER)
             return
-        self._held.append(data)
-        self.held_bytes += len(data)
-        self._connections.held(len(data))
+        self._held.add(data)
+        self._account(len(data))
 
-    def _let_go(self) -> list[bytes]:
-        held, self._held = self._held or [], None
+    @property
+    def _lags(self) -> bool:
+        """Its socket takes no more. While it is replayed to, something else may be held up."""
+        return self._held is not None and self._replay is None
+
+    def write_conflated(self, due: Sequence[Due], joined: bytes, *, is_global: bool) -> None:
+        """group.Receiver."""
+        if not self._lags:
+            self.write(joined)
+            return
+        for one in due:
+            self._hold_due(one, one.frame, is_global=is_global)
+
+    def _hold_due(self, due: Due, frame: bytes, *, is_global: bool) -> None:
+        """Hold `frame`, which is due; of a conflated type nothing else."""
+        held, type_ = self._held, due.type
+        if held is None or type_ is None or not due.is_conflated:
+            self.write(frame)
+            return
+
+        def notice(dropped: int) -> bytes:
+            told = {"control": "conflated", "stream": stream_name(is_global=is_global), "type": type_.decode()}
+            return frame_control(self.wishes.variant, {**told, "dropped": dropped})
+
+        before = held.size_bytes
+        if held.add_newest(type_, frame, notice):
+            self._connections.conflated[type_] += 1
+        if self.held_bytes + held.size_bytes - before > self._connections.settings.slow_client_bytes:
+            self.close(CloseCode.SLOW_CONSUMER)
+        else:
+            self._account(held.size_bytes - before)
+
+    def _account(self, change_bytes: int) -> None:
+        self.held_bytes += change_bytes
+        self._connections.held(change_bytes)
+
+    def _let_go(self) -> Held | None:
+        held, self._held = self._held, None
         self._connections.holding.discard(self)
         self._connections.held(-self.held_bytes)
         self.held_bytes = 0

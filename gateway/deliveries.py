@@ -45,7 +45,7 @@ class Deliveries:
         if not receivers:
             return
         now_ms = time.time_ns() // 1_000_000
-        for _, type_, _, ts_ms in due:
+        for _, type_, _, ts_ms, _ in due:
             if type_ is None:
                 continue
             self.counts[type_] += receivers

@@ -12,7 +12,7 @@ from gateway.close_codes import CloseCode
 from gateway.connection import Connection, Connections
 from gateway.cursor import START, Cursor
 from gateway.frames import Variant, event_id, frame_control
-from gateway.group import Due, with_ids
+from gateway.group import Due, is_conflated, with_ids
 
 RETRY_MS: Final = 2_000
 """After how long a browser comes again when its stream has ended."""
@@ -49,8 +49,13 @@ class EventSource(Connection):
         self._cursor = at
 
     def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
-        data, self._cursor = with_ids(due, self._cursor, is_global=is_global)
-        self.write(data)
+        if not self._lags or not is_conflated(due):
+            data, self._cursor = with_ids(due, self._cursor, is_global=is_global)
+            self.write(data)
+            return
+        for one in due:
+            data, self._cursor = with_ids((one,), self._cursor, is_global=is_global)
+            self._hold_due(one, data, is_global=is_global)
 
     def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
         error = {"control": "error", "code": code.reason, "message": reason or code.reason}

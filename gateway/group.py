@@ -27,6 +27,8 @@ class Due(NamedTuple):
     both; None for others, and when it stays where it was."""
     ts_ms: int = 0
     """The message's: its record's timestamp."""
+    is_conflated: bool = False
+    """For whoever lags, the newest of its type is enough."""
 
 
 class Wishes(NamedTuple):
@@ -60,6 +62,10 @@ class Receiver(Protocol):
     def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
         """Takes what is due of one of its streams, to be written with the connection's own cursor.
         Only for members of Variant.EVENTS."""
+
+    def write_conflated(self, due: Sequence[Due], joined: bytes, *, is_global: bool) -> None:
+        """Takes what is due of one of its streams, some of it conflated, which is `joined` for whoever does not lag.
+        Not for members of Variant.EVENTS."""
 
     def close(self, code: CloseCode, reason: str | None = None) -> None:
         """End the connection. It leaves the hub before this returns."""
@@ -192,6 +198,9 @@ class Group:
         if is_events:
             for member in receivers:
                 member.write_events(self._started, is_global=self.is_global)
+        elif is_conflated(self._started):
+            for member in receivers:
+                member.write_conflated(self._started, self._blob, is_global=self.is_global)
         else:
             blob = self._blob
             for member in receivers:
@@ -236,8 +245,17 @@ class Group:
         for part in in_parts(due, FAN_OUT_BYTES):
             if self.wishes.variant is Variant.EVENTS:
                 member.write_events(part, is_global=self.is_global)
+                continue
+            joined = b"".join([one.frame for one in part])
+            if is_conflated(part):
+                member.write_conflated(part, joined, is_global=self.is_global)
             else:
-                member.write(b"".join([one.frame for one in part]))
+                member.write(joined)
+
+
+def is_conflated(due: Sequence[Due]) -> bool:
+    """Whether some of it is."""
+    return any(one.is_conflated for one in due)
 
 
 def count_within(frames: Sequence[bytes], limit_bytes: int) -> int:
@@ -265,7 +283,7 @@ def in_parts(due: Sequence[Due], limit_bytes: int) -> Iterator[Sequence[Due]]:
 def with_ids(due: Sequence[Due], cursor: Cursor, *, is_global: bool) -> tuple[bytes, Cursor]:
     """Events as one event stream is written them, each with its cursor behind it; and the last one."""
     parts: list[bytes] = []
-    for frame, _, place, _ in due:
+    for frame, _, place, _, _ in due:
         parts.append(frame)
         if place is None:
             continue

@@ -64,8 +64,16 @@ class Hub:
     for the link to be read no further (True) or again (False).
     """
 
-    def __init__(self, keys: Keys, heartbeat_seconds: int = 15, *, deflate_min_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        heartbeat_seconds: int = 15,
+        *,
+        deflate_min_bytes: int = 0,
+        conflated: Container[bytes] = (),
+    ) -> None:
         self._keys = keys
+        self._conflated = conflated
         self._deflate_min_bytes = deflate_min_bytes
         self._audiences: dict[bytes, Audience] = {}
         self._wanted: dict[Audience, None] = {}
@@ -347,6 +355,7 @@ class Hub:
         is_global = audience.name.is_global
         label = audience.stream.label if audience.groups else b""
         for message in messages:
+            is_conflated = message.type in self._conflated
             frames: dict[tuple[Variant, bool], bytes] = {}
             for wishes, group in audience.groups.items():
                 if wishes.want(message):
@@ -357,7 +366,7 @@ class Hub:
                             frame = deflated(frame, self._deflate_min_bytes)
                         frames[wishes.variant, wishes.deflated] = frame
                     place = None if wishes.variant is Variant.PLAIN else Position(label, message.seq)
-                    self._push_to(group, Due(frame, message.type, place, message.ts_ms))
+                    self._push_to(group, Due(frame, message.type, place, message.ts_ms, is_conflated))
         if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():
             self.drained.clear()
             self.on_flood(True)
@@ -474,4 +483,9 @@ def _write_due(member: Receiver, due: Due) -> None:
 
 def resync_frame(*, is_global: bool, reason: Resync) -> Control:
     """What a client is told of a hole that cannot be filled."""
-    return {"control": "resync", "stream": "global" if is_global else "user", "reason": reason.value}
+    return {"control": "resync", "stream": stream_name(is_global=is_global), "reason": reason.value}
+
+
+def stream_name(*, is_global: bool) -> str:
+    """A stream as control frames have it."""
+    return "global" if is_global else "user"

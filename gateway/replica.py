@@ -88,7 +88,10 @@ class Replica:
         self._wheel = Wheel()
         connection = settings.connection
         self._hub = Hub(
-            settings.redis.keys, connection.heartbeat_seconds, deflate_min_bytes=connection.deflate_min_bytes
+            settings.redis.keys,
+            connection.heartbeat_seconds,
+            deflate_min_bytes=connection.deflate_min_bytes,
+            conflated=frozenset(type_.encode() for type_ in connection.conflate),
         )
         servers = Servers(settings.redis)
         self._history = History(settings.redis, self._hub, name, servers)
@@ -307,6 +310,7 @@ class Replica:
             deliveries=self._hub.deliveries.counts,
             latencies={type_: ages.cumulated() for type_, ages in self._hub.deliveries.ages.items()},
             closes=self._connections.closes,
+            conflated=self._connections.conflated,
             gaps=self._history.gaps,
             replays=self._replays.outcomes,
             replaying=self._replays.count,

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from gateway.admission.forwarded import parse_networks
 from gateway.admission.locality import is_loopback
 from gateway.admission.origin import parse_origin
+from gateway.admission.wishes import parse_types
 from gateway.authentication.keyring import Keyring, keyring_of_public_key, keyring_of_secret
 from gateway.authentication.token import TokenRules
 from gateway.operators.guard import Guard
@@ -229,6 +230,9 @@ class ConnectionSettings(Settings):
     """What one connection may take."""
 
     slow_client_bytes: int = Field(1_048_576, ge=65_536, description="held for a client that reads too slowly")
+    conflate: CommaSeparated = Field(
+        (), description="types of which the newest is enough for a client that reads too slowly, like market_alert"
+    )
     max_buffered_bytes: int = Field(268_435_456, ge=1_048_576, description="held for all slow clients together")
     heartbeat_seconds: int = Field(15, ge=1, le=60, description="between heartbeats of notify.v1 and /events")
     ping_interval_seconds: int = Field(25, ge=1, le=60, description="between pings")
@@ -247,6 +251,12 @@ class ConnectionSettings(Settings):
     client_frames_per_second: int = Field(
         20, ge=1, description="frames from a client, control frames included; five seconds' worth at once"
     )
+
+    @field_validator("conflate")
+    @classmethod
+    def _are_types(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        parse_types(types)
+        return types
 
 
 class DrainSettings(Settings):

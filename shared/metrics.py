@@ -76,6 +76,7 @@ class GatewayCounts:
     deliveries: Mapping[bytes, int]
     latencies: Mapping[bytes, Cumulated]
     closes: Mapping[int, int]
+    conflated: Mapping[bytes, int]
     gaps: Mapping[str, int]
     replays: Mapping[str, int]
     replaying: int
@@ -123,6 +124,13 @@ class GatewayMetrics(Collector):
         )
         deliveries = {type_.decode(): count for type_, count in counts.deliveries.items()}
         yield _counter("deliveries", "Messages handed to client connections, by type", "type", deliveries)
+        conflated = {type_.decode(): count for type_, count in counts.conflated.items()}
+        yield _counter(
+            "conflated",
+            "Messages of those that were dropped for a newer one (CONFLATE), their client not reading, by type",
+            "type",
+            conflated,
+        )
         latency = HistogramMetricFamily(
             "notify_gateway_latency_seconds",
             "From a live message's record timestamp to the write to a client's socket, by type",

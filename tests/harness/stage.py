@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any, Self
@@ -317,6 +318,12 @@ class Stage:
                 if line.startswith(b"data: "):
                     return json.loads(line.removeprefix(b"data: "))
         raise AssertionError("the feed ended without a word")
+
+    async def metric(self, gateway: Process, name: str) -> float:
+        """A metric of a replica, 0 when it has none of this name yet."""
+        _, text = await self.get(gateway, "/metrics", "admin")
+        match = re.search(rf"^notify_gateway_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(match[1]) if match else 0.0
 
     async def status_of_a_handshake(self, gateway: Process, user: str) -> int:
         """The HTTP status that a new client gets; 101 when it is let in (it leaves again)."""

@@ -56,6 +56,10 @@ def test_events_without_a_hole_are_good_and_move_the_cursor() -> None:
         (welcome(4), control("heartbeat", **{"global": place("a", 5)}, user=place("a", 0))),
         (welcome(4), control("heartbeat", **{"global": place("a", 3)}, user=place("a", 0))),
         (welcome(4), control("heartbeat", **{"global": place("b-", 3)}, user=place("a", 0))),
+        (welcome(4), event(6), control("conflated", stream="global", dropped=1)),
+        (welcome(4), control("conflated", stream="global", dropped=1), event(7)),
+        (welcome(4), control("conflated", stream="user", dropped=1), event(6)),
+        (welcome(4), control("conflated", stream="global", dropped=1), event(6), event(8)),
     ],
 )
 def test_holes_doubles_and_wrong_heartbeats_are_noticed(frames: tuple[bytes, ...]) -> None:
@@ -66,6 +70,13 @@ def test_with_a_filter_only_what_goes_back_is_wrong() -> None:
     beat = control("heartbeat", **{"global": place("a", 9)}, user=place("a", 0))
     assert not taken(welcome(4), event(6), beat, event(12), is_filtered=True).wrong
     assert taken(welcome(4), event(6), event(6), is_filtered=True).wrong
+
+
+def test_what_a_client_was_told_is_left_out_may_be_missing() -> None:
+    beat = control("heartbeat", **{"global": place("a", 8)}, user=place("a", 0))
+    knowledge = taken(welcome(4), control("conflated", stream="global", dropped=3), event(6), event(7), beat, event(10))
+    assert not knowledge.wrong
+    assert not knowledge.left_out.total()
 
 
 def test_holes_are_allowed_while_an_epoch_is_not_proven() -> None:

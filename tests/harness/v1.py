@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,6 +97,8 @@ class Knowledge:
     known: int = 0
     """Events that it dropped, since it was told to resync."""
     wrong: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Messages by stream that it was told are dropped for a newer one, and that it did not come to yet."""
     _resynced: set[str] = field(default_factory=set)
     _expects: dict[str, Place | None] = field(default_factory=dict)
 
@@ -113,6 +116,7 @@ class Knowledge:
     def connects(self) -> None:
         """A connection begins; its first frame is a welcome."""
         self._expects = {}
+        self.left_out.clear()
 
     def take(self, frame: bytes) -> None:
         if frame.startswith(b'{"control":'):
@@ -123,6 +127,8 @@ class Knowledge:
     def _take_control(self, control: Control) -> None:
         self.controls.append(control)
         self.frames.append(control)
+        if control["control"] == "conflated":
+            self.left_out[control["stream"]] += control["dropped"]
         if control["control"] == "resync":
             self._resynced.add(control["stream"])
             self._expects[control["stream"]] = None
@@ -143,10 +149,12 @@ class Knowledge:
             self.snapshot.append(event)
             return
         stream, before = event.stream, self._expects.get(event.stream)
-        if before is not None and before.epoch == event.place.epoch and before.is_good:
-            is_next = event.place.seq > before.seq if self.is_filtered else event.place.seq == before.seq + 1
-            if not is_next:
-                self.wrong.append(f"{stream}: {event.place} after {before}")
+        if (
+            before is not None
+            and (before.epoch == event.place.epoch and before.is_good)
+            and not self._may_follow(stream, before.seq, event.place.seq - 1)
+        ):
+            self.wrong.append(f"{stream}: {event.place} after {before}")
         self.cursor[stream] = self._expects[stream] = event.place
         highest = self.highest.get((stream, event.source), -1)
         if stream in self._resynced and event.offset <= highest:
@@ -155,13 +163,20 @@ class Knowledge:
         self.highest[stream, event.source] = max(highest, event.offset)
         self.events.append(event)
 
+    def _may_follow(self, stream: str, had_seq: int, up_to_seq: int) -> bool:
+        """Whether what is between is not for this client, or it was told that it is left out."""
+        if self.is_filtered or up_to_seq < had_seq:
+            return up_to_seq >= had_seq
+        self.left_out[stream] -= up_to_seq - had_seq
+        return self.left_out[stream] >= 0
+
     def _check_top(self, stream: str, top: Place) -> None:
         before = self._expects.get(stream)
         if not top.is_good:
             self.wrong.append(f"{stream}: a heartbeat speaks of {top}, which is no proof")
         if before is None or before.epoch != top.epoch:
             return
-        if top.seq < before.seq or (top.seq > before.seq and not self.is_filtered):
+        if not self._may_follow(stream, before.seq, top.seq):
             self.wrong.append(f"{stream}: a heartbeat speaks of {top}, after {before}")
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,15 +17,8 @@ MIB = 1 << 20
 BOUND = 256 * 1024
 
 
-async def metric(stage: Stage, gateway: Process, name: str) -> float:
-    """A metric of a replica, 0 when it has none of this name yet."""
-    _, text = await stage.get(gateway, "/metrics", "admin")
-    match = re.search(rf"^notify_gateway_{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    return float(match[1]) if match else 0.0
-
-
 async def slow_closes(stage: Stage, gateway: Process) -> float:
-    return await metric(stage, gateway, 'closes_total{code="4000"}')
+    return await stage.metric(gateway, 'closes_total{code="4000"}')
 
 
 @needs_cc
@@ -53,14 +45,14 @@ async def test_clients_that_stop_reading_are_closed_while_others_get_everything_
 
         async def all_are_closed() -> bool:
             nonlocal most_held
-            most_held = max(most_held, await metric(stage, gateway, "buffered_bytes"))
+            most_held = max(most_held, await stage.metric(gateway, "buffered_bytes"))
             return await slow_closes(stage, gateway) == closes + len(slow)
 
         # Not so often that the asking disturbs.
         await eventually(all_are_closed, "the slow clients to be closed", seconds=60, poll_seconds=0.1)
         slow[0].reads()  # and finds out why it goes, if it is quick
         await eventually(lambda: open_files(gateway) <= files, "the sockets to be gone", seconds=15)
-        assert await metric(stage, gateway, "buffered_bytes") == 0
+        assert await stage.metric(gateway, "buffered_bytes") == 0
         assert resident_bytes(gateway.pid) - resident < len(slow) * BOUND + 16 * MIB
         yield
         for client in slow:
@@ -97,7 +89,7 @@ async def test_of_several_slow_clients_the_largest_goes_first(stage: Stage) -> N
             client.stops()
         await eventually(lambda: _closed(stage, gateway, 1), "one to be closed", seconds=60)
     assert await slow_closes(stage, gateway) == 1
-    assert await metric(stage, gateway, "buffered_bytes") > 0, "the others are held for"
+    assert await stage.metric(gateway, "buffered_bytes") > 0, "the others are held for"
     for client in slow:
         client.reads()
     await eventually(lambda: not first.is_connected, "the first to notice")
@@ -106,11 +98,11 @@ async def test_of_several_slow_clients_the_largest_goes_first(stage: Stage) -> N
     await first.close()
     stage.clients += others
     await stage.exact()
-    assert await metric(stage, gateway, "buffered_bytes") == 0
+    assert await stage.metric(gateway, "buffered_bytes") == 0
 
 
 async def _holds(stage: Stage, gateway: Process, least_bytes: int) -> bool:
-    return await metric(stage, gateway, "buffered_bytes") >= least_bytes
+    return await stage.metric(gateway, "buffered_bytes") >= least_bytes
 
 
 async def _closed(stage: Stage, gateway: Process, count: int) -> bool:
@@ -147,7 +139,7 @@ async def test_a_long_replay_to_one_that_reads_slowly_but_steadily_meets_the_pre
 
 
 async def _seated(stage: Stage, gateway: Process) -> bool:
-    return await metric(stage, gateway, "replaying") == 0
+    return await stage.metric(gateway, "replaying") == 0
 
 
 async def test_one_that_reads_nothing_of_its_replay_is_closed(stage: Stage) -> None:
@@ -163,8 +155,8 @@ async def test_one_that_reads_nothing_of_its_replay_is_closed(stage: Stage) -> N
         await client.open()
     await eventually(lambda: _closed(stage, gateway, len(slow)), "the slow clients to be closed", seconds=60)
     await eventually(lambda: open_files(gateway) <= files, "the sockets to be gone", seconds=15)
-    assert await metric(stage, gateway, "buffered_bytes") == 0
-    assert await metric(stage, gateway, "replaying") == 0
+    assert await stage.metric(gateway, "buffered_bytes") == 0
+    assert await stage.metric(gateway, "replaying") == 0
     for client in slow:
         client.reads()
         await eventually(lambda: not client.is_connected, "the slow client to notice")  # noqa: B023

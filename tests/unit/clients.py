@@ -33,7 +33,12 @@ class Office:
         self.wheel = Wheel()
         self.links = ScriptedLinks(KEYS)
         of_connections = ConnectionSettings(_env_file=None, **settings)
-        self.hub = Hub(KEYS, heartbeat_seconds=15, deflate_min_bytes=of_connections.deflate_min_bytes)
+        self.hub = Hub(
+            KEYS,
+            heartbeat_seconds=15,
+            deflate_min_bytes=of_connections.deflate_min_bytes,
+            conflated={type_.encode() for type_ in of_connections.conflate},
+        )
         links: Any = self.links
         self.replays = Replays(REDIS, of_connections, self.hub, links, acks, self.wheel)
         self.connections = Connections(of_connections, self.hub, self.wheel, self.replays, acks)

@@ -227,6 +227,9 @@ class Client:
 
     def write(self, data: bytes) -> None: ...
 
+    def write_conflated(self, due: Sequence[Due], joined: bytes, *, is_global: bool) -> None:
+        self.write(joined)
+
     def write_events(self, due: Sequence[Due], *, is_global: bool) -> None: ...
 
     def subscribed(self) -> None:

@@ -223,6 +223,9 @@ class Session:
     def write_replayed(self, data: bytes) -> None:
         self._written(data)
 
+    def write_conflated(self, due: Sequence[Due], joined: bytes, *, is_global: bool) -> None:
+        self.write(joined)
+
     def write_events(self, due: Sequence[Due], *, is_global: bool) -> None:
         raise AssertionError("not an event stream")
 

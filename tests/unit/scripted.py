@@ -179,6 +179,9 @@ class ScriptedMember:
         data, self.cursor = with_ids(due, self.cursor, is_global=is_global)
         self.write(data)
 
+    def write_conflated(self, due: Sequence[Due], joined: bytes, *, is_global: bool) -> None:
+        self.write(joined)
+
     def subscribed(self) -> None:
         self.opened_times += 1
         assert self.hub is not None

@@ -17,6 +17,7 @@ NOTHING = GatewayCounts(
     deliveries={},
     latencies={},
     closes={},
+    conflated={},
     gaps={},
     replays={},
     replaying=0,
@@ -55,6 +56,7 @@ def test_counts_are_read_when_prometheus_asks() -> None:
         handshakes={101: 3},
         refusals={"unauthorized": 11},
         deliveries={b"risk_alert": 4},
+        conflated={b"market_alert": 3},
         latencies={b"risk_alert": ([("0.01", 3), ("+Inf", 4)], 0.7)},
         closes={4000: 5},
         gaps={"filled": 6, "unfillable": 7},
@@ -70,6 +72,7 @@ def test_counts_are_read_when_prometheus_asks() -> None:
     assert read[("notify_gateway_handshakes_total", "101")] == 3
     assert read[("notify_gateway_refusals_total", "unauthorized")] == 11
     assert read[("notify_gateway_deliveries_total", "risk_alert")] == 4
+    assert read[("notify_gateway_conflated_total", "market_alert")] == 3
     assert read[("notify_gateway_latency_seconds_bucket", "0.01", "risk_alert")] == 3
     assert read[("notify_gateway_latency_seconds_bucket", "+Inf", "risk_alert")] == 4
     assert read[("notify_gateway_latency_seconds_count", "risk_alert")] == 4

@@ -357,3 +357,136 @@ async def test_without_an_agreement_nothing_is_compressed_and_nothing_may_be() -
     assert len(controls_and_events(transport.take())) == 1
     transport.receive(client_frame(TEXT, b"\xaaV*.)J,)U\xb2\x02\x00", reserved=4))
     assert close_of(transport.take())[0] == 1002
+
+
+# Conflation
+
+ALERT, REGIME = "market_alert", "regime_change"
+
+
+async def conflating(variant: Variant, **settings: Any) -> tuple[Office, ScriptedTransport]:
+    """A client that has stopped reading, and was sent alerts 1, 3, 5 among others."""
+    office = Office(conflate=(ALERT,), **settings)
+    transport = office.connect(variant=variant)
+    transport.take()
+    transport.protocol.pause_writing()
+    for type_ in (ALERT, REGIME, ALERT, REGIME, ALERT, REGIME):
+        office.publish(None, type_)
+        await turn()
+    return office, transport
+
+
+async def test_a_client_that_lags_gets_the_newest_of_a_conflated_type_and_is_told() -> None:
+    office, transport = await conflating(Variant.V1)
+    assert transport.take() == b""
+    transport.protocol.resume_writing()
+    told, *events = controls_and_events(transport.take())
+    assert told == {"control": "conflated", "stream": "global", "type": ALERT, "dropped": 2}
+    assert [(event["type"], event["seq"]) for event in events] == [(REGIME, 2), (REGIME, 4), (ALERT, 5), (REGIME, 6)]
+    assert office.connections.conflated == {b"market_alert": 2}
+    assert office.connections.held_bytes == 0
+
+
+async def test_a_plain_client_that_lags_gets_the_newest_without_a_word() -> None:
+    _, transport = await conflating(Variant.PLAIN)
+    transport.protocol.resume_writing()
+    assert [event["type"] for event in controls_and_events(transport.take())] == [REGIME, REGIME, ALERT, REGIME]
+
+
+async def test_an_event_stream_that_lags_is_told_and_its_ids_stay_right() -> None:
+    _, transport = await conflating(Variant.EVENTS)
+    transport.protocol.resume_writing()
+    told, *events = transport.take().decode().split("\n\n")[:-1]
+    assert told == ('event: control\ndata: {"control":"conflated","stream":"global","type":"market_alert","dropped":2}')
+    assert [event.split("\n")[-1] for event in events] == [f"id: a.{seq}.0.0" for seq in (2, 4, 5, 6)]
+    assert [event.split("\n")[0] for event in events] == [
+        f"event: {type_}" for type_ in (REGIME, REGIME, ALERT, REGIME)
+    ]
+
+
+@pytest.mark.parametrize("variant", list(Variant))
+async def test_one_that_does_not_lag_gets_everything(variant: Variant) -> None:
+    office = Office(conflate=(ALERT,))
+    transport = office.connect(variant=variant)
+    transport.take()
+    for _ in range(3):
+        office.publish(None, ALERT)
+        office.publish(None, ALERT)
+        await turn()
+    assert transport.take().count(b'"market_alert"') == 6
+    assert not office.connections.conflated
+
+
+async def test_a_client_that_lags_is_no_slow_client_for_what_is_conflated() -> None:
+    office = Office(conflate=(ALERT,), slow_client_bytes=65_536)
+    slow, also_slow = office.connect(), office.connect(Asked("bob"))
+    for transport in (slow, also_slow):
+        transport.take()
+        transport.protocol.pause_writing()
+    for _ in range(50):
+        office.publish(None, ALERT, b'"%s"' % (b"x" * 5_000))
+        await turn()
+    assert office.connections.held_bytes < 12_000
+    for _ in range(20):
+        office.publish("bob", "risk_alert", b'"%s"' % (b"x" * 5_000))
+        await turn()
+    assert office.connections.closes == {CloseCode.SLOW_CONSUMER: 1}
+    slow.protocol.resume_writing()
+    told, event = controls_and_events(slow.take())
+    assert (told["dropped"], event["seq"]) == (49, 50)
+    assert office.connections.held_bytes == 0
+
+
+async def test_a_conflated_message_that_is_too_large_to_be_held_makes_a_slow_client() -> None:
+    office = Office(conflate=(ALERT,), slow_client_bytes=65_536)
+    transport = office.connect()
+    transport.protocol.pause_writing()
+    office.publish(None, ALERT, b'"%s"' % (b"x" * 1_000))
+    office.publish(None, ALERT, b'"%s"' % (b"x" * 66_000))
+    office.publish(None, REGIME)
+    await turn()
+    assert office.connections.closes == {CloseCode.SLOW_CONSUMER: 1}
+    assert (office.connections.held_bytes, office.connections.holding) == (0, set())
+
+
+async def test_a_heartbeat_stays_behind_what_it_speaks_of_or_is_told_of() -> None:
+    office, transport = await conflating(Variant.V1)
+    office.tick(15)
+    office.publish(None, ALERT)
+    await turn()
+    transport.protocol.resume_writing()
+    frames = controls_and_events(transport.take())
+    assert [frame.get("seq", frame.get("control")) for frame in frames] == ["conflated", 2, 4, 6, "heartbeat", 7]
+    assert frames[0]["dropped"] == 3
+    assert frames[4]["global"]["seq"] == 6
+
+
+async def test_what_is_owed_when_a_filter_changes_is_conflated_for_one_that_lags() -> None:
+    office, transport = await conflating(Variant.V1)
+    office.publish(None, ALERT)
+    say(transport, '{"control":"filter","types":[]}')  # before the turn in which it would be written
+    transport.protocol.resume_writing()
+    frames = controls_and_events(transport.take())
+    assert [frame.get("seq", frame.get("control")) for frame in frames] == ["conflated", 2, 4, 6, 7, "heartbeat"]
+
+
+async def test_a_socket_that_is_full_again_goes_on_dropping_where_it_was() -> None:
+    office = Office(conflate=(ALERT,))
+    transport = PausingTransport()
+    office.connect(transport=transport)
+    transport.take()
+    transport.protocol.pause_writing()
+    office.publish(None, REGIME, b'"%s"' % (b"x" * FAN_OUT_BYTES))
+    for _ in range(2):
+        office.publish(None, ALERT)
+        await turn()
+    transport.protocol.resume_writing()
+    assert [frame["seq"] for frame in controls_and_events(transport.take())] == [1]
+    for _ in range(2):
+        office.publish(None, ALERT)
+        await turn()
+    assert transport.take() == b""
+    transport.protocol.resume_writing()
+    told, event = controls_and_events(transport.take())
+    assert (told["dropped"], event["seq"]) == (3, 5)
+    assert office.connections.held_bytes == 0

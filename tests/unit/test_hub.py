@@ -15,7 +15,7 @@ from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.frames import Variant
 from gateway.group import FAN_OUT_BYTES, Wishes
-from gateway.hub import LINGER_SECONDS, WRITES_A_TURN
+from gateway.hub import BEATS_A_STEP, LINGER_SECONDS, WRITES_A_TURN
 from gateway.stream import MAX_HELD_MESSAGES, Filled, Meta
 from shared.keys import GLOBAL, Keys
 from shared.message import Message, encode_body
@@ -783,6 +783,91 @@ async def test_heartbeats_tell_places_also_while_a_fan_out_is_always_under_way(m
         beats = [frame for frame in map(json.loads, member.payloads) if "control" in frame]
         assert len(beats) > 10
         assert sum("global" in beat for beat in beats) > 10
+
+
+def counted(
+    replica: Replica, user_ids: list[str], variant: Variant = Variant.V1
+) -> tuple[list[ScriptedMember], list[int]]:
+    """Seated members, and a list whose one number is how often they were written."""
+    writes = [0]
+
+    def wrote() -> None:
+        writes[0] += 1
+
+    members = [ScriptedMember(None, user_id, variant) for user_id in user_ids]
+    for member in members:
+        replica.hub.join(member, member.name)
+        replica.subscribe()
+        member.on_write = wrote
+    return members, writes
+
+
+async def most_writes_in_a_step(writes: list[int], until: int) -> int:
+    """The most that were made between two turns of this task, until all were."""
+    most = 0
+    for _ in range(1_000_000):
+        if writes[0] >= until:
+            return most
+        before = writes[0]
+        await turn()
+        most = max(most, writes[0] - before)
+    raise AssertionError(f"{writes[0]} of {until} writes")
+
+
+@pytest.mark.parametrize("user_ids", [[f"user-{n}" for n in range(900)], ["ann"] * 900], ids=["many users", "one user"])
+@pytest.mark.parametrize("variant", [Variant.V1, Variant.EVENTS])
+async def test_heartbeats_of_one_second_are_written_in_steps(
+    user_ids: list[str], variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.hub, "BEAT_PAUSE_SECONDS", 0.01)
+    replica = Replica(heartbeat_seconds=1)
+    members, writes = counted(replica, user_ids, variant)
+    replica.hub.tick(1)
+    assert 0 < writes[0] <= BEATS_A_STEP, "the first step is made at once"
+    assert await most_writes_in_a_step(writes, len(members)) <= BEATS_A_STEP
+    assert [len(member.writes) for member in members] == [1] * len(members)
+    assert not replica.hub._next_beats_asked
+
+
+async def test_heartbeats_that_a_second_had_no_time_for_are_written_once() -> None:
+    replica = Replica(heartbeat_seconds=1)
+    members, writes = counted(replica, [f"user-{number}" for number in range(900)])
+    for second in range(5):  # and no turn of the loop between
+        replica.hub.tick(second)
+    # The first step's are due again; all others still were.
+    assert await most_writes_in_a_step(writes, len(members) + BEATS_A_STEP) <= BEATS_A_STEP
+    times = [len(member.writes) for member in members]
+    assert (min(times), times.count(2)) == (1, BEATS_A_STEP)
+    assert not replica.hub._next_beats_asked
+
+
+@pytest.mark.parametrize("is_one_user", [False, True])
+async def test_heartbeats_that_waited_for_a_fan_out_are_written_in_steps_too(is_one_user: bool) -> None:
+    replica = Replica(heartbeat_seconds=1)
+    user_ids = ["ann" if is_one_user else f"user-{number}" for number in range(1_500)]
+    members, writes = counted(replica, user_ids)
+    replica.publish(b"1")
+    await turn()
+    assert writes[0] == WRITES_A_TURN
+    for _ in range(20):
+        replica.hub.tick(1)  # all of them wait by now
+    for number in range(2, 30):  # and a fan-out is due whenever one ends
+        replica.publish(b"%d" % number)
+        before = writes[0]
+        await turn()
+        assert writes[0] - before <= WRITES_A_TURN
+    for _ in range(10_000):
+        await idle(replica)
+        if not replica.hub._next_beats_asked:
+            break
+        await turn()
+    for member in members:
+        frames = [json.loads(payload) for payload in member.payloads]
+        assert [frame["seq"] for frame in frames if "seq" in frame] == list(range(1, 30))
+        beats = [place for place, frame in enumerate(frames) if "control" in frame]
+        assert beats
+        for place in beats:
+            assert frames[place]["global"]["seq"] == max(f["seq"] for f in frames[:place] if "seq" in f)
 
 
 async def test_a_heartbeat_never_takes_an_event_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,8 +126,9 @@ def test_clients_are_told_whether_to_come_back() -> None:
 def counts_with(ages: Ages) -> GatewayCounts:
     return GatewayCounts(
         connections=3, users=2, presence_writes={}, handshakes={101: 5}, refusals={"unavailable": 2},
-        deliveries={b"risk_alert": 7}, latencies={b"risk_alert": ages.cumulated()}, closes={CloseCode.GAP: 1}, conflated={},
-        gaps={"filled": 4}, replays={"recovered": 1}, replaying=1, buffered_bytes=99, streams=2, subscription_up=True,
+        deliveries={b"risk_alert": 7}, latencies={b"risk_alert": ages.cumulated()}, closes={CloseCode.GAP: 1},
+        conflated={}, gaps={"filled": 4}, replays={"recovered": 1}, replaying=1, buffered_bytes=99, streams=2,
+        subscription_up=True,
     )  # fmt: skip
 
 

@@ -165,6 +165,7 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
         current = link;
         next = undefined;
         place!.told(frame);
+        moved();
         link.watch(frame.heartbeat_ms);
         stable = setTimeout(() => (attempts = 0), STABLE_MS);
         renewIn(renewInMs(expiresAt(link.token ?? "")));

@@ -25,6 +25,9 @@ interface Hears {
   error(error: unknown): void;
 }
 
+/** What may stand in a subprotocol (RFC 9110 section 5.6.2). */
+const SENDABLE = /^[\w.~+!#$%&'*^`|-]+$/;
+
 /** `address` is asked as late as can be, since it says where to resume. Nothing is called before this returns. */
 export const openLink = (
   transport: Transport,
@@ -66,7 +69,8 @@ export const openLink = (
     await null; // whoever opens it knows it before anything is heard of it
     try {
       link.token = await token?.();
-      if (token && !link.token) throw new Error("token() gave none");
+      // A browser that is given another repeats it in its error.
+      if (token && !SENDABLE.test(link.token ?? "")) throw new Error("token() gave none that can be sent");
       if (!isOver) wire = transport(address(), link.token, { message, close: end });
     } catch (error) {
       hears.error(error);

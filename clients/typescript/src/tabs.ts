@@ -13,9 +13,9 @@ const HEARTBEAT_MS = 10_000;
 type News =
   | { events: Message[]; saved: string }
   | { gap: Gap }
-  | { state: State; reason: string; saved?: string | undefined }
-  | { send: unknown };
-type Told = News | { hello: true };
+  | { state: State; reason: string; saved?: string | undefined };
+/** What the others ask of it: whether it is there, or to send something. */
+type Asked = { hello: true } | { send: unknown };
 
 /** As `createClient`, with one connection for all tabs. The tab that holds a lock (Web Locks) leads: it has the
  * connection and tells the others (BroadcastChannel). When it goes, another one leads and resumes from the place that
@@ -96,7 +96,8 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
   const address = typeof options.url == "function" ? options.url() : options.url;
   const name = "notify:" + JSON.stringify([address, options.userId, options.types, options.device]);
   const channel = new BroadcastChannel(name);
-  const leaving = new AbortController();
+  let waiting = new AbortController();
+  let hasLeft = false;
   let state: State = "connecting";
   let saved: string | undefined;
   const place: Place = createPlace();
@@ -112,23 +113,24 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
     } else if ("gap" in news) {
       place.resync(news.gap.stream);
       hears.gap(news.gap);
-    } else if ("state" in news) {
+    } else {
       saved ??= news.saved;
       state = news.state;
       hears.state(state, news.reason);
-    } else leader?.send(news.send);
+    }
   };
   const tell = (news: News) => {
     channel.postMessage(news);
     take(news);
   };
-  channel.onmessage = ({ data }: MessageEvent<Told>) => {
+  channel.onmessage = ({ data }: MessageEvent<News | Asked>) => {
     if ("hello" in data) {
       if (leader) channel.postMessage({ state, reason: "", saved } satisfies News);
-      return;
+    } else if ("send" in data) leader?.send(data.send);
+    else {
+      watchdog?.heard();
+      take(data);
     }
-    watchdog?.heard();
-    take(data);
   };
 
   // To lead
@@ -146,7 +148,7 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
         tell(news);
         storage?.setItem(key, now); // which may throw
       },
-      removeItem: () => {},
+      removeItem: (key: string) => storage?.removeItem(key),
     };
     const client = (leader = createClient({ ...options, storage: shared }));
     client.subscribe("*", (message) => events.push(message));
@@ -164,17 +166,21 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
   };
   const follow = () => {
     stepDown();
-    if (leaving.signal.aborted) return;
-    const { signal } = leaving;
-    request({ signal });
+    if (hasLeft) return;
+    waiting = new AbortController();
+    request({ signal: waiting.signal });
     channel.postMessage({ hello: true });
     watch();
   };
   const request = (how: LockOptions) =>
     navigator.locks
-      .request(name, how, () => (leaving.signal.aborted ? undefined : lead()))
-      // Taken by a tab that is seen, or never had.
-      .catch(follow);
+      .request(name, how, lead)
+      // Taken by a tab that is seen; or given up here.
+      .catch(() => how.signal?.aborted || follow());
+  const steal = () => {
+    waiting.abort();
+    request({ steal: true });
+  };
 
   // To follow
 
@@ -182,7 +188,7 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
   const watch = () => {
     watchdog = createWatchdog(
       () => channel.postMessage({ hello: true }),
-      () => (document.visibilityState == "visible" ? request({ steal: true }) : watch()),
+      () => (document.visibilityState == "visible" ? steal() : watch()),
     );
     watchdog.watch(HEARTBEAT_MS);
   };
@@ -197,7 +203,8 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
       return state == "open";
     },
     leave() {
-      leaving.abort();
+      hasLeft = true;
+      waiting.abort();
       removeEventListener("visibilitychange", seen);
       watchdog?.stop();
       stepDown();

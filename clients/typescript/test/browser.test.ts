@@ -259,8 +259,10 @@ describe.skipIf(!executablePath && !process.env.CI)("in a browser", () => {
       const { createClient, createRoot, React, useConnectionState, useNotification } = window.bundle;
       const client = (window.client = createClient({ url: "/ws", userId: "ann" }));
       window.seen = [];
+      window.ids = [];
       const Orders = ({ name }: { name: string }) => {
         useNotification("order_executed", (data, message) => window.seen.push(`${name} ${data.order_id} ${message.seq}`), client);
+        useNotification("*", (message) => window.ids.push(`${name} ${message.id}`), client);
         return React.createElement("p", null, `${name} ${useConnectionState(client)}`);
       };
       const root = createRoot(document.getElementById("root")!);
@@ -289,5 +291,6 @@ describe.skipIf(!executablePath && !process.env.CI)("in a browser", () => {
     send(gateway.open[0]!, order(3));
     await until(() => page.evaluate(() => window.seen.includes("all")));
     expect(await page.evaluate(() => window.seen)).toEqual(["first 1 1", "second 2 2", "all"]);
+    expect(await page.evaluate(() => window.ids)).toEqual([`first ${order(1).id}`, `second ${order(2).id}`]);
   });
 });

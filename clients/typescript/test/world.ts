@@ -6,6 +6,8 @@ import type { Client, ClientOptions, Gap, Message, State } from "../src/types.js
 
 export class FakeSocket {
   static all: FakeSocket[] = [];
+  /** Whether pings are answered. */
+  static answers = false;
   readyState = 0;
   said: unknown[] = [];
   onmessage: (event: { data: unknown }) => void = () => {};
@@ -15,7 +17,9 @@ export class FakeSocket {
     readonly url: string,
     readonly protocols: string[],
   ) {
-    if (protocols.some((protocol) => /[^!-~]/.test(protocol))) throw new SyntaxError("invalid subprotocol");
+    // As browsers say it: with the token.
+    const invalid = protocols.find((protocol) => /[^!-~]|[/=@]/.test(protocol));
+    if (invalid) throw new SyntaxError(`Failed to construct 'WebSocket': The subprotocol '${invalid}' is invalid.`);
     FakeSocket.all.push(this);
   }
 
@@ -24,7 +28,9 @@ export class FakeSocket {
   }
   send(text: string): void {
     if (this.readyState === 0) throw new Error("still connecting");
-    this.said.push(JSON.parse(text));
+    const said = JSON.parse(text);
+    this.said.push(said);
+    if (FakeSocket.answers && said.control === "ping") this.frame({ control: "pong" });
   }
   /** By the client. */
   close(): void {
@@ -88,6 +94,7 @@ export const createWorld = (options: Partial<ClientOptions> = {}, random = 1): W
   vi.useFakeTimers();
   vi.spyOn(Math, "random").mockReturnValue(random);
   FakeSocket.all = [];
+  FakeSocket.answers = false;
   vi.stubGlobal("WebSocket", FakeSocket);
   const window = new EventTarget();
   vi.stubGlobal("addEventListener", window.addEventListener.bind(window));

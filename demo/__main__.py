@@ -1,9 +1,10 @@
 """The whole service on this machine, with events flowing: `make demo`, or `python -m demo`.
 
-DEMO_SECONDS=20 ends it by itself; DEMO_VERBOSE=1 shows what its processes log. Exit code 0 when all
-that was delivered was right; 1 when anything was lost, doubled, out of order, altered or sent to
-the wrong person, when DEMO_SECONDS passed and nothing was delivered, or when a process died; 130
-when it was interrupted before everything ran.
+DEMO_SECONDS=20 ends it by itself; DEMO_VERBOSE=1 shows what its processes log; DEMO_PORTS=any takes any
+free ports instead of the usual ones, so that several demos may start at once. Exit code 0 when all
+that was delivered was right, whatever its controls broke; 1 when anything was lost, doubled, out of
+order, altered or sent to the wrong person, when DEMO_SECONDS passed and nothing was delivered, or
+when a process died that nobody ended; 130 when it was interrupted before everything ran.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from shutil import get_terminal_size
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from aiokafka import AIOKafkaProducer
 
@@ -35,7 +36,7 @@ from shared.server import http_server
 
 USERS = ("user-123", "user-456", "user-789", "user-007")
 _TABS = 2
-WS_PORTS, ADMIN_PORTS, CONTROLS_PORT = (8000, 8010), (8001, 8011), 8900
+WS_PORTS, ADMIN_PORTS, RELAY_PORT, CONTROLS_PORT = (8000, 8010), (8001, 8011), 9100, 8900
 _SETTLE_SECONDS = LOST_AFTER_SECONDS + 2.0  # longer than the oracle waits before it calls an event lost
 _INTERRUPTED_SETTLE_SECONDS = 2.0
 _FAILURES = (ProcessDied, NotReady, WatchFailed, OSError)
@@ -46,13 +47,12 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM came before everything ran."""
 
 
-async def demo(seconds: float | None, is_verbose: bool) -> int:
+async def demo(seconds: float | None, is_verbose: bool, *, has_usual_ports: bool) -> int:
     """Run for `seconds` (None: until interrupted) and give the exit code."""
     with _interrupts() as stop:
-        async with Processes() as processes, shown_logs(processes, is_verbose):
+        async with Where(has_usual_ports) as where, Processes() as processes, shown_logs(processes, is_verbose):
             print("Starting Valkey, a Kafka-protocol broker, the relay and two gateway replicas ...", flush=True)
             try:
-                where = Where()
                 stack = await _unless(stop, _start(processes, where))
                 return await _run(stack, processes, where, stop, seconds, is_verbose)
             except Interrupted:
@@ -63,13 +63,24 @@ async def demo(seconds: float | None, is_verbose: bool) -> int:
 
 
 class Where:
-    """What stands beside the stack: a proxy before Redis, the console's addresses and the controls'."""
+    """What stands beside the stack: a proxy before Redis, the console's addresses and the controls'.
 
-    def __init__(self) -> None:
+    To be left after the stack has ended.
+    """
+
+    def __init__(self, has_usual_ports: bool) -> None:
         self.proxy: Proxy | None = None
-        self.admin_ports = tuple(free_port(port) for port in ADMIN_PORTS)
-        self.controls_port = free_port(CONTROLS_PORT)
+        port = free_port if has_usual_ports else lambda _: free_port()
+        self.ws_ports, self.admin_ports = tuple(map(port, WS_PORTS)), tuple(map(port, ADMIN_PORTS))
+        self.relay_port, self.controls_port = port(RELAY_PORT), port(CONTROLS_PORT)
         self.origins = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost") for port in self.admin_ports]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.proxy is not None:
+            await self.proxy.aclose()
 
     @property
     def gateway_env(self) -> dict[str, str]:
@@ -80,6 +91,8 @@ class Where:
             "DRAIN_DELAY_SECONDS": "1",
             "DRAIN_SECONDS": "4",
             "SLOW_CLIENT_BYTES": "262144",  # for the slow client not to take long
+            # Of two consoles with 200 clients each, and the watching ones are the oldest.
+            "MAX_CONNECTIONS_PER_USER": "1000",
         }
 
     async def before_redis(self, port: int) -> int:
@@ -92,9 +105,9 @@ async def _start(processes: Processes, where: Where) -> Stack:
     relay_env = {"DROP_FIELDS": "", "REDPANDA_SESSION_SECONDS": "6"}
     return await start_stack(
         processes,
-        ws_ports=WS_PORTS,
+        ws_ports=where.ws_ports,
         admin_ports=where.admin_ports,
-        relay_port=9100,
+        relay_port=where.relay_port,
         relay_env=relay_env,
         gateway_env=where.gateway_env,
         before_redis=where.before_redis,
@@ -113,7 +126,11 @@ async def _run(
     )
     watch = watching(oracle, brokers=stack.brokers, replicas=replicas, users=USERS, tabs=_TABS)
     with place.shown():
-        async with watch as following, Status(stack) as status, _controls(stack, where) as supervisor:
+        async with (
+            watch as following,
+            Status(stack) as status,
+            _controls(stack, where) as (supervisor, serving),
+        ):
             simulator.start()
             _say_where(stack)
             started_at, parent = time.monotonic(), os.getppid()
@@ -122,11 +139,11 @@ async def _run(
                     await asyncio.wait_for(stop.wait(), 1.0)
                 if _was_left_behind(parent):
                     stop.set()
+                supervisor.look()
                 processes.check()
-                if supervisor.failure is not None:
-                    raise supervisor.failure
-                if following.done():
-                    following.result()
+                for task in (following, serving):
+                    if task.done():
+                        task.result()
                 if stop.is_set():
                     break
                 oracle.look(time.time())
@@ -137,6 +154,8 @@ async def _run(
             ran_seconds = time.monotonic() - started_at
             await simulator.terminate()
             await _settle(oracle, _INTERRUPTED_SETTLE_SECONDS if stop.is_set() else _SETTLE_SECONDS)
+    for gateway in stack.gateways:
+        gateway.signal(signal.SIGTERM)  # those of the console's clients need not be told slowly: a second one follows
     was_wrong = verdict(oracle.counts, must_deliver=not stop.is_set())
     print(f"\n{summary(oracle.counts, oracle.latencies, ran_seconds)}")
     print(f"FAILED: {was_wrong}" if was_wrong else "exactly once, in order, byte for byte", flush=True)
@@ -144,8 +163,8 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
-async def _controls(stack: Stack, where: Where) -> AsyncIterator[Supervisor]:
-    """What the console's page can do to the demo."""
+async def _controls(stack: Stack, where: Where) -> AsyncIterator[tuple[Supervisor, asyncio.Task[None]]]:
+    """What the console's page can do to the demo, and a task that ends when that can no longer be asked for."""
     assert where.proxy is not None
     producer = AIOKafkaProducer(bootstrap_servers=stack.brokers, acks="all")
     await producer.start()
@@ -153,7 +172,7 @@ async def _controls(stack: Stack, where: Where) -> AsyncIterator[Supervisor]:
     app = controls_app(stack, supervisor, producer, USERS, where.origins)
     serving = asyncio.create_task(http_server(app, "127.0.0.1", where.controls_port).run_until_cancelled())
     try:
-        yield supervisor
+        yield supervisor, serving
     finally:
         serving.cancel()
         await asyncio.gather(serving, supervisor.aclose(), return_exceptions=True)
@@ -236,8 +255,11 @@ def main() -> None:
         seconds = None if given is None else float(given)
     except ValueError:
         sys.exit(f"DEMO_SECONDS={given!r}: takes a number of seconds")
+    ports, is_verbose = os.environ.get("DEMO_PORTS") or "usual", os.environ.get("DEMO_VERBOSE", "") not in ("", "0")
+    if ports not in ("usual", "any"):
+        sys.exit(f"DEMO_PORTS={ports!r}: takes usual or any")
     try:
-        sys.exit(asyncio.run(demo(seconds, os.environ.get("DEMO_VERBOSE", "") not in ("", "0"))))
+        sys.exit(asyncio.run(demo(seconds, is_verbose, has_usual_ports=ports == "usual")))
     except KeyboardInterrupt:
         sys.exit(130)
 

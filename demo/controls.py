@@ -1,11 +1,12 @@
 """What the console's page can do to the demo, over HTTP on loopback: see how it is, send events, break things.
 
-A page of another site cannot: its requests lack a header that nobody allows it to send, and a Host that is not
-this machine's is refused.
+A page of another site cannot: its requests lack a header that nobody allows it to send (Fetch section 4.1), and a
+Host that is not this machine's is refused (DNS rebinding).
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -14,7 +15,6 @@ from aiokafka.errors import KafkaError
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,8 @@ from demo.stack import Stack, http_url, ws_url
 from demo.supervisor import Busy, Supervisor
 
 HEADER: Final = "X-Notify-Demo"
+
+_HOSTS: Final = ("127.0.0.1", "localhost")
 
 
 class _Body(BaseModel):
@@ -66,18 +68,24 @@ def controls_app(
     stack: Stack, supervisor: Supervisor, producer: AIOKafkaProducer, users: Sequence[str], origins: Sequence[str]
 ) -> FastAPI:
     """The routes. `origins` are those of the console's pages."""
-    app = FastAPI(title="The demo's controls", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def is_for_us(host: Annotated[str, Header()] = "") -> None:
+        if (host.rpartition(":")[0] or host).lower() not in _HOSTS:
+            raise HTTPException(403, "This Host is not known; ask 127.0.0.1.")
+
+    app = FastAPI(
+        title="The demo's controls", dependencies=[Depends(is_for_us)], docs_url=None, redoc_url=None, openapi_url=None
+    )
     app.add_middleware(
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["Content-Type", HEADER],
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> JSONResponse:
-        return _refusal(error.status_code, "refused", error.detail)
+        return _refusal(error.status_code, HTTPStatus(error.status_code).name.lower(), error.detail)
 
     @app.exception_handler(RequestValidationError)
     async def bad_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -128,7 +136,7 @@ def controls_app(
 
     @app.post("/relay", dependencies=controlling)
     async def relay(_: ToKill) -> dict[str, str]:
-        supervisor.kill(stack.relay)
+        await supervisor.kill(stack.relay)
         return {"done": "the relay is killed"}
 
     @app.post("/redis", dependencies=controlling)
@@ -139,16 +147,12 @@ def controls_app(
     @app.post("/replica", dependencies=controlling)
     async def replica(body: ToEnd) -> dict[str, str]:
         gateway = _named(stack.gateways, body.name)
-        (supervisor.drain if body.action == "drain" else supervisor.kill)(gateway)
+        await (supervisor.drain if body.action == "drain" else supervisor.kill)(gateway)
         return {"done": f"{body.name}: {body.action}"}
 
     @app.post("/slow", dependencies=controlling)
     async def slow(_: Nothing) -> dict[str, str]:
-        running = [gateway for gateway in stack.gateways if gateway.is_running]
-        if not running:
-            raise Busy("no replica runs")
-        supervisor.start_slow_client(running[0])
-        return {"done": f"a client of {running[0].name} reads nothing"}
+        return {"done": f"a client of {await supervisor.start_slow_client()} reads nothing"}
 
     return app
 

@@ -127,6 +127,10 @@ class Process:
         if self.expected_to_run and self.returncode is not None:
             raise ProcessDied(f"{self.name} ended by itself with exit code {self.returncode}\n{self.log_tail()}")
 
+    async def is_ready(self) -> bool:
+        """Whether it runs, and says that it is ready."""
+        return self.is_running and (self._ready is None or await self._ready())
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, e.g. SIGSTOP and SIGCONT; nothing happens when it has ended."""
         if self.is_running:

@@ -53,14 +53,14 @@ class SlowClient:
             await loop.sock_sendall(sock, _HANDSHAKE)
             before = await self._closed_slowly()
             # Nothing tells the client itself: what was sent to it comes first, and it reads nothing.
-            while await self._closed_slowly() == before and self.seconds < LONGEST_SECONDS:
+            while await self._closed_slowly() <= before and self.seconds < LONGEST_SECONDS:
                 for _ in range(_EVENTS_A_TURN):
                     stamp = Stamp(uuid4(), datetime.now(UTC))
                     event = risk_alert(stamp, user_id=USER, risk_type="drawdown", severity="low", message=_MESSAGE)
                     await producer.send(event.topic, event.value, key=event.key)
                 await asyncio.sleep(_TURN_SECONDS)
             self._took = self.seconds
-            self.is_closed = await self._closed_slowly() != before
+            self.is_closed = await self._closed_slowly() > before
 
     async def _closed_slowly(self) -> float:
         """How many clients the replica has closed since they read too slowly, as it says."""

@@ -26,9 +26,8 @@ class Busy(Exception):
 
 
 class Supervisor:
-    """What may be done to a stack whose services reach Redis through `proxy`. `aclose` ends what is under way.
-
-    A process that could not be started again makes `failure` say so.
+    """What may be done to a stack whose services reach Redis through `proxy`: one thing at a time to each, and
+    one replica is always left. `look` is to be called about every second; `aclose` ends what is under way.
     """
 
     def __init__(self, stack: Stack, proxy: Proxy, producer: AIOKafkaProducer) -> None:
@@ -38,9 +37,9 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._heals_at = 0.0
         self._starts_at: dict[str, float] = {}
+        self._failure: Exception | None = None
         self.slow: SlowClient | None = None
-        """The last one."""
-        self.failure: Exception | None = None
+        """The last one, if it reads nothing still, or was closed for it."""
 
     @property
     def redis_cut_for_s(self) -> float | None:
@@ -52,36 +51,60 @@ class Supervisor:
         at = self._starts_at.get(process.name)
         return None if at is None else max(0.0, at - time.monotonic())
 
-    def kill(self, process: Process) -> None:
+    def look(self) -> None:
+        """Start a replica again that somebody else has drained: an operator may.
+
+        Raises what went wrong with something that was to be mended.
+        """
+        if self._failure is not None:
+            raise self._failure
+        for gateway in self._stack.gateways:
+            if gateway.expected_to_run and gateway.returncode == 0 and not self._is_under_way(gateway.name):
+                gateway.expected_to_run = False
+                self._do(gateway.name, self._started_again(gateway))
+
+    async def kill(self, process: Process) -> None:
         """SIGKILL it, and start it again later. Raises Busy."""
-        self._may_go(process)
+        await self._leave_one_besides(process)
         self._do(process.name, self._killed(process))
 
-    def drain(self, gateway: Process) -> None:
+    async def drain(self, gateway: Process) -> None:
         """SIGTERM it, and start it again when it has ended. Raises Busy."""
-        self._may_go(gateway)
+        await self._leave_one_besides(gateway)
         self._do(gateway.name, self._drained(gateway))
 
     def cut_redis(self, seconds: float) -> None:
         """Reset all connections to Redis, and each that comes, for so long. Raises Busy."""
         self._do("redis", self._redis_cut(seconds))
 
-    def start_slow_client(self, gateway: Process) -> None:
-        """Raises Busy."""
-        self._do("slow", self._slow(SlowClient(gateway)))
+    async def start_slow_client(self) -> str:
+        """Gives the name of the replica whose client it is. Raises Busy."""
+        ready = await self._ready_besides(None)
+        if not ready:
+            raise Busy("no replica is ready: wait until one is")
+        self._do("slow", self._slow(SlowClient(ready[0])))
+        return ready[0].name
 
     async def aclose(self) -> None:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _may_go(self, process: Process) -> None:
-        gateways = self._stack.gateways
-        if process in gateways and not any(one.is_running for one in gateways if one is not process):
-            raise Busy(f"{process.name} is the only replica left: wait until the other one runs again")
+    async def _leave_one_besides(self, process: Process) -> None:
+        if process in self._stack.gateways and not await self._ready_besides(process):
+            raise Busy(f"{process.name} is the only replica that is ready: wait until another is")
+
+    async def _ready_besides(self, process: Process | None) -> list[Process]:
+        ready = [one for one in self._stack.gateways if one is not process and await one.is_ready()]
+        # Looked at last: meanwhile one of them may have been told to end.
+        return [one for one in ready if not self._is_under_way(one.name)]
+
+    def _is_under_way(self, what: str) -> bool:
+        task = self._tasks.get(what)
+        return task is not None and not task.done()
 
     def _do(self, what: str, doing: Coroutine[Any, Any, None]) -> None:
-        if (before := self._tasks.get(what)) is not None and not before.done():
+        if self._is_under_way(what):
             doing.close()
             raise Busy(f"{what} is being broken already: wait until it is mended")
         self._tasks[what] = asyncio.create_task(self._watched(doing))
@@ -90,14 +113,16 @@ class Supervisor:
         try:
             await doing
         except (NotReady, ProcessDied, OSError, KafkaError) as error:
-            self.failure = error
+            self._failure = error
 
     async def _killed(self, process: Process) -> None:
         await process.kill()
         await self._started_again(process)
 
     async def _drained(self, gateway: Process) -> None:
-        await gateway.terminate(DRAIN_SECONDS)
+        code = await gateway.terminate(DRAIN_SECONDS)
+        if code != 0:
+            raise ProcessDied(f"{gateway.name} was drained and ended with exit code {code}\n{gateway.log_tail()}")
         await self._started_again(gateway)
 
     async def _started_again(self, process: Process) -> None:
@@ -118,5 +143,9 @@ class Supervisor:
 
     async def _slow(self, client: SlowClient) -> None:
         self.slow = client
-        with contextlib.suppress(OSError):  # its replica is gone: nothing to see
-            await client.run(self._producer)
+        try:
+            with contextlib.suppress(OSError):  # its replica is gone: nothing to see
+                await client.run(self._producer)
+        finally:
+            if not client.is_closed:
+                self.slow = None

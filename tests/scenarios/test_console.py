@@ -125,7 +125,7 @@ async def running_demo() -> AsyncIterator[tuple[str, asyncio.subprocess.Process,
     """The demo, as `make demo` starts it: the console's address, the process, its lines so far."""
     demo = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "demo", cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if name != "DEMO_SECONDS"}, start_new_session=True,
+        env=os.environ | {"DEMO_SECONDS": "", "DEMO_PORTS": "any"}, start_new_session=True,
     )  # fmt: skip
     lines: list[str] = []
 

@@ -67,7 +67,7 @@ class SlowClient:
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
                 session.get(http_url(self._gateway, "/metrics", "admin")) as response,
             ):
                 found = _SLOW.search(await response.text())

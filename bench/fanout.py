@@ -203,13 +203,13 @@ class BehindError(Exception):
 
 
 async def patient_rate(server: Server, link: Link, load: Load, seconds: float) -> tuple[float, float]:
-    """`rate`, of less a second for a server that does not keep up. Raises RuntimeError when not all came then."""
+    """`rate`, of less a second for a server that does not keep up. Raises BehindError when not all came then."""
     for slower in _SLOWER:
         try:
             return await rate(server, link, load, seconds, slower)
         except BehindError as error:
             behind = str(error)
-    raise RuntimeError(behind)
+    raise BehindError(behind)
 
 
 async def rate(server: Server, link: Link, load: Load, seconds: float, slower: int) -> tuple[float, float]:
@@ -279,16 +279,23 @@ async def _one_crowd(
     if not work:
         return
     loops = [await c_loop(*crowd)]
-    rates = []
+    rates: list[float | None] = []
     for server, load in work:
-        found, client_share = await patient_rate(server, link, load, plan.seconds)
+        try:
+            found, client_share = await patient_rate(server, link, load, plan.seconds)
+        except BehindError as error:
+            if server is every[0]:
+                raise RuntimeError(str(error)) from None
+            rates.append(None)  # a peer that loses messages has no rate
+            continue
         measured.client_share = max(measured.client_share, client_share)
         rates.append(found)
     loops.append(await c_loop(*crowd))
     loop = statistics.mean(loops)
     measured.loops[crowd] += loops
     for (server, load), found in zip(work, rates, strict=True):
-        measured.ratios[server.name][load].append(found / loop)
+        if found is not None:
+            measured.ratios[server.name][load].append(found / loop)
 
 
 def _cell(ratios: Sequence[float]) -> str:

@@ -287,15 +287,15 @@ async def _one_crowd(
             if server is every[0]:
                 raise RuntimeError(str(error)) from None
             rates.append(None)  # a peer that loses messages has no rate
-            continue
-        measured.client_share = max(measured.client_share, client_share)
-        rates.append(found)
+        else:
+            measured.client_share = max(measured.client_share, client_share)
+            rates.append(found)
     loops.append(await c_loop(*crowd))
     loop = statistics.mean(loops)
     measured.loops[crowd] += loops
-    for (server, load), found in zip(work, rates, strict=True):
-        if found is not None:
-            measured.ratios[server.name][load].append(found / loop)
+    for (server, load), of_load in zip(work, rates, strict=True):
+        if of_load is not None:
+            measured.ratios[server.name][load].append(of_load / loop)
 
 
 def _cell(ratios: Sequence[float]) -> str:

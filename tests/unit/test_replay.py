@@ -449,3 +449,25 @@ async def test_what_is_held_for_a_seated_replay_is_counted_and_the_largest_holde
     assert close_of(frames(resuming)) == (CloseCode.SLOW_CONSUMER, CloseCode.SLOW_CONSUMER.reason)
     assert office.connections.held_bytes == slow.protocol.held_bytes
     await replayed(office)
+
+
+async def test_what_is_held_until_a_replay_is_over_is_all_kept_also_of_a_conflated_type() -> None:
+    """Its client reads; it is only not its turn yet."""
+    office = Office(conflate=("market_alert",))
+    office.publish()
+    office.links.wait()
+    resuming = office.resume("a.0.0.0")
+    office.links.answer(2)  # where both streams are
+    await turns()
+    office.publish()
+    office.links.answer()  # the first page; there is one more then
+    await turns()
+    assert resuming.protocol._replay.is_seated
+    for _ in range(3):
+        office.publish(type_="market_alert")
+        await turns()
+    office.links.answer_all()
+    await replayed(office)
+    events = [frame["seq"] for frame in controls_and_events(frames(resuming)) if "seq" in frame]
+    assert events == [1, 2, 3, 4, 5]
+    assert not office.connections.conflated

@@ -1,6 +1,7 @@
 """Compression: what is agreed on, what goes out, what comes in."""
 
 import os
+import tracemalloc
 import zlib
 
 import pytest
@@ -156,9 +157,16 @@ def test_a_message_whose_last_block_says_so_is_read() -> None:
 
 
 @pytest.mark.parametrize("size", [4_097, 5_000, 1_000_000, 100_000_000])
-def test_a_message_that_is_too_large_decompressed_is_refused(size: int) -> None:
-    with pytest.raises(InflatedTooLarge):
-        inflated(compressed(b"x" * size), 4_096)
+def test_a_message_that_is_too_large_decompressed_is_refused_before_it_is_made(size: int) -> None:
+    bomb = compressed(b"x" * size)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InflatedTooLarge):
+            inflated(bomb, 4_096)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000 + 3 * len(bomb)
 
 
 def test_one_that_is_cut_off_anywhere_is_refused() -> None:

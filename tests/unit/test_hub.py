@@ -114,24 +114,25 @@ async def test_the_same_bytes_go_to_every_socket() -> None:
 async def test_a_message_is_compressed_once_for_all_who_take_it_so() -> None:
     replica = Replica(deflate_min_bytes=100)
     members = []
-    for deflated in (True, True, False, False):
-        member = ScriptedMember(name=f"user {len(members)}", deflated=deflated)
+    others = frozenset((b"risk_alert",))
+    for types, deflated in ((None, True), (None, True), (None, False), (None, False), (others, True), (others, False)):
+        member = ScriptedMember(types, f"user {len(members)}", deflated=deflated)
         replica.hub.join(member, member.name)
         members.append(member)
     replica.subscribe()
     data = b'{"message":"%s"}' % (b"x" * 200)
     replica.publish(data)
     await turn()
-    packed, also_packed, plain, also_plain = (member.writes[0] for member in members)
-    assert packed is also_packed
-    assert plain is also_plain
+    packed, also_packed, plain, also_plain, filtered, filtered_plain = (member.writes[0] for member in members)
+    assert packed is also_packed is filtered
+    assert plain is also_plain is filtered_plain
     assert len(packed) < 100 < len(plain)
     replica.publish(b'{"message":"short"}')
     await turn()
     assert members[0].writes[1] == members[2].writes[1]
     for member in members:
         assert data_of(member) == [data, b'{"message":"short"}']
-        assert member.wishes is members[0].wishes or member.wishes is members[2].wishes, "one object for all alike"
+    assert members[0].wishes is members[1].wishes, "one object for all who wish the same"
 
 
 async def test_a_message_for_everyone_reaches_all_and_a_users_only_hers() -> None:

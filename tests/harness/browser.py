@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlencode
@@ -21,9 +22,10 @@ from harness.waiting import eventually
 
 _PACKAGE = ROOT / "clients" / "typescript"
 PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
-_CLIENT = _PACKAGE / "dist" / "index.js"
+_DIST = _PACKAGE / "dist"
 _HERE = Path(__file__).parent
 _OPEN_SECONDS = 60.0
+_PLACE = re.compile(rb',"stream":"(global|user)","epoch":"[0-9a-z]+-?","seq":[0-9]+\}')
 
 
 def chromium() -> str | None:
@@ -55,13 +57,17 @@ class PageServer:
         return web.Response(body=(_HERE / "page.html").read_bytes(), content_type="text/html")
 
     @staticmethod
-    async def _give_client(_: web.Request) -> web.Response:
-        return web.Response(body=_CLIENT.read_bytes(), content_type="text/javascript")
+    def _give_script(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def give(_: web.Request) -> web.Response:
+            return web.Response(body=(_DIST / name).read_bytes(), content_type="text/javascript")
+
+        return give
 
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/", self._give_page)
-        app.router.add_get("/notify.js", self._give_client)
+        app.router.add_get("/notify.js", self._give_script("index.js"))
+        app.router.add_get("/sse.js", self._give_script("sse.js"))
         app.router.add_get("/token", self._give_token)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -73,15 +79,35 @@ class PageServer:
         await self._runner.cleanup()
 
 
+def _without_place(frame: bytes) -> bytes:
+    """What came over an event stream, before the client said where it stands."""
+    place = list(_PLACE.finditer(frame))[-1]
+    assert place.end() == len(frame), frame
+    return frame[: place.start()] + b"}"
+
+
 class Page(Client):
     """A page of one user that connects to `port`. `frames` are the events that its handlers got, as plain
-    frames; `states`, `gaps` and `errors` what its client told it; `controls` what the service told the client."""
+    frames; `states`, `gaps` and `errors` what its client told it; `controls` what the service told the client.
+    Where WebSockets are `blocked` it has an event stream, whose events have no id."""
 
     library = "page"
 
-    def __init__(self, server: PageServer, port: int, user: str, replica: str, *, with_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        server: PageServer,
+        port: int,
+        user: str,
+        replica: str,
+        *,
+        with_tokens: bool = False,
+        blocked: bool = False,
+    ) -> None:
         super().__init__(port, user, replica)
         query = {"url": f"ws://127.0.0.1:{port}/ws", **({"token": "1"} if with_tokens else {"user": user})}
+        if blocked:
+            query["blocked"] = "1"
+        self._blocked = blocked
         self._page = f"{server.origin}/?{urlencode(query, quote_via=quote)}"
         self.states: list[str] = []
         self.gaps: list[Any] = []
@@ -97,7 +123,7 @@ class Page(Client):
             return "node is not installed"
         if chromium() is None:
             return "there is no chromium (CHROMIUM=/path/to/it)"
-        if not PLAYWRIGHT.exists() or not _CLIENT.exists():
+        if not PLAYWRIGHT.exists() or not _DIST.exists():
             return "the client is not built (make client)"
         return None
 
@@ -153,7 +179,8 @@ class Page(Client):
     def _take(self, happened: dict[str, Any]) -> None:
         match happened:
             case {"frame": text}:
-                self.frames.append(parse_event(text.encode()).as_plain)
+                frame = text.encode()
+                self.frames.append(_without_place(frame) if self._blocked else parse_event(frame).as_plain)
             case {"state": state, "reason": reason}:
                 self.states.append(state)
                 if state == "closed":

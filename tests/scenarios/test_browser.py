@@ -29,8 +29,10 @@ def add_gateway(stage: Stage, server: PageServer, name: str, *, redis: Proxy | N
     return stage.add_gateway(name, redis=redis, env={"ALLOWED_ORIGINS": server.origin, **env})
 
 
-async def open_page(stage: Stage, server: PageServer, port: int, *, with_tokens: bool = False) -> Page:
-    page = Page(server, port, stage.users[0], "a load balancer", with_tokens=with_tokens)
+async def open_page(
+    stage: Stage, server: PageServer, port: int, *, with_tokens: bool = False, blocked: bool = False
+) -> Page:
+    page = Page(server, port, stage.users[0], "a load balancer", with_tokens=with_tokens, blocked=blocked)
     stage.clients.append(page)
     await page.open()
     page.since = await stage.producer.settled()
@@ -143,6 +145,35 @@ async def test_a_page_without_a_network_comes_back_with_it(stage: Stage, server:
         balancer.heal()
         await reopened(page, 3)
         await load.more(20)
+    await stage.exact()
+
+
+async def test_a_page_whose_websockets_are_blocked_has_an_event_stream(stage: Stage, server: PageServer) -> None:
+    """Of another origin, with a token in a header: cut, drained, and brought a fresh token by another stream."""
+    server.make_token = lambda: token(SECRET, claims(stage.users[0], 30))
+    env = {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET, "JWT_ISSUER": ISSUER, "JWT_AUDIENCE": AUDIENCE}
+    relay, stays = stage.add_relay(), add_gateway(stage, server, "gateway-stays", **env)
+    goes = add_gateway(stage, server, "gateway-goes", DRAIN_DELAY_SECONDS="1", DRAIN_SECONDS="3", **env)
+    await stage.start(relay, goes, stays)
+    balancer = await stage.use_proxy(Proxy(goes.port))
+    page = await open_page(stage, server, balancer.port, with_tokens=True, blocked=True)
+    async with stage.load(stage.users, 50) as load:
+        await load.more(50)
+        balancer.cut()
+        await reopened(page, 2)
+        await load.more(50)
+        welcomes = len(page.told("welcome"))
+        balancer.upstream_port = stays.port
+        goes.expected_to_run = False
+        goes.signal(signal.SIGTERM)
+        assert await goes.wait(30) == 0
+        await eventually(lambda: len(page.told("welcome")) > welcomes, f"{page} to be elsewhere")
+        await reopened(page, 2)
+        await load.more(50)
+        opened, welcomes = page.states.count("open"), len(page.told("welcome"))
+        await eventually(lambda: len(page.told("welcome")) > welcomes, "a stream with a fresh token", seconds=60)
+        assert page.states.count("open") == opened, "the old one went on until then"
+        await load.more(50)
     await stage.exact()
 
 

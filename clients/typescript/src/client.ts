@@ -30,6 +30,8 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
   let leaving: Link | undefined;
   /** Since a connection lasted. */
   let attempts = 0;
+  /** Which transport comes next: two times a WebSocket, then the fallback; what works is kept to. */
+  let turn = 0;
   let retry: Timer, stable: Timer, renewal: Timer, acking: Timer;
 
   const become = (now: State, reason = "") => {
@@ -85,7 +87,7 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
   const attempt = () => {
     clearTimeout(retry);
     if (next) return;
-    const transport = fallback && attempts % 3 == 2 ? fallback : webSocket;
+    const transport = fallback && turn % 3 == 2 ? fallback : webSocket;
     attempts++;
     next = openLink(transport, token, address, { frame, end, error });
   };
@@ -97,8 +99,10 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
   };
 
   const end = (link: Link, code: number, reason: string) => {
-    if (link === next) next = undefined;
-    else left();
+    if (link === next) {
+      next = undefined;
+      turn++;
+    } else left();
     // One connection too many ends the oldest, which is ours while another one opens: that one decides.
     if (code >= 4500 && code < 5000 && !next) return stop("closed", reason);
     if (!next) attemptIn(retryAfterMs(reason));
@@ -179,6 +183,7 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
       case "going_away":
         if (link !== current || link === leaving) return;
         leaving = link;
+        if (frame.better) turn = 0;
         clearTimeout(stable);
         return attemptIn(retryAfterMs(frame.retry_after_ms));
       case "auth":
@@ -199,7 +204,7 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
       if ((state != "idle" && state != "closed") || !(globalThis.WebSocket || fallback)) return;
       user = userId;
       place ??= createPlace(stored((storage, key) => storage.getItem(key)) || null, options.cursor);
-      attempts = 0;
+      attempts = turn = 0;
       for (const name of WAKES) globalThis.addEventListener?.(name, wake);
       attempt();
       become("connecting");

@@ -55,7 +55,7 @@ export const serverSentEvents =
         }
         if (!isOpen && !control) {
           isOpen = true;
-          better = setTimeout(() => on.message('{"control":"going_away","retry_after_ms":0}'), BETTER_MS);
+          better = setTimeout(() => on.message('{"control":"going_away","better":true}'), BETTER_MS);
         }
         on.message(frame);
       };

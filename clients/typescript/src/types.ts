@@ -109,7 +109,8 @@ export interface ClientOptions {
   cursor?: string;
   /** The place is kept in memory only without. */
   storage?: PlaceStorage;
-  /** Tried at each third attempt in a row: `serverSentEvents()` of `@bloasis/notify/sse`. */
+  /** Tried when two WebSockets in a row have failed, and kept to while it works: `serverSentEvents()` of
+   * `@bloasis/notify/sse`. */
   fallback?: Transport;
 }
 
@@ -141,8 +142,8 @@ export interface Wire {
   close(): void;
 }
 
-/** Opens a wire. `url` is `ws(s)://.../ws?...`. May throw; tells of its end once, with a close code (RFC 6455
- * section 7.4) and reason. */
+/** Opens a wire. `url` is `ws(s)://.../ws?...`. May throw; tells of its end once, with a close code (RFC 6455 section
+ * 7.4) and reason. One that is second best may say `going_away` with `better: true`: then a WebSocket is tried. */
 export type Transport = (
   url: string,
   token: string | undefined,

@@ -758,7 +758,7 @@ describe("bad input", () => {
 });
 
 describe("another way in", () => {
-  test("is tried at each third attempt in a row, and left for a WebSocket", async () => {
+  test("is tried when two WebSockets have failed, kept to while it works, and left for one", async () => {
     const opened: string[] = [];
     const closed = vi.fn();
     let on: { message(text: string): void; close(code: number, reason: string): void };
@@ -781,7 +781,13 @@ describe("another way in", () => {
     expect(world.client.state).toBe("open");
     on!.message(JSON.stringify(order(1, { id: undefined })));
     await pass(5_000);
-    on!.message('{"control":"going_away","retry_after_ms":0}');
+    on!.close(1006, "");
+    await pass(500);
+    expect(opened).toHaveLength(2);
+    on!.message(JSON.stringify({ control: "welcome", ...at(0, 1), heartbeat_ms: 60_000 }));
+    await pass(5_000);
+    expect(world.sockets()).toHaveLength(2);
+    on!.message('{"control":"going_away","better":true}');
     await pass(500);
     expect(world.sockets()).toHaveLength(3);
     on!.message(JSON.stringify(order(2, { id: undefined })));

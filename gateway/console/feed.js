@@ -2,7 +2,7 @@
 
 /** @typedef {import("./minute.js").Fleet} Fleet */
 
-const LOST_MS = 5_000;
+const LOST_MS = 10_000; // longer than a replica waits for Redis before it says that it does not answer
 
 /**
  * Follow the feed for as long as the page lives. EventSource asks again by itself: an answer lasts 25 s. It does not

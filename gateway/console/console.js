@@ -1,10 +1,10 @@
 // The page: what the feed says, drawn once a second, and what operators do.
 
 import { askThenAct, presenceOf, say, setActs } from "./acts.js";
-import { element, histogram, line } from "./draw.js";
+import { element, histogram, line, show } from "./draw.js";
 import { follow } from "./feed.js";
 import { KEEP_MS, Minute, quantile } from "./minute.js";
-import { ago, bytes, lagOf, number, SILENT_MS, verdicts } from "./verdicts.js";
+import { ago, bytes, lagOf, News, number, SILENT_MS, verdicts } from "./verdicts.js";
 
 /** @typedef {import("./minute.js").Fleet} Fleet */
 /** @typedef {import("./minute.js").Relay} Relay */
@@ -12,14 +12,18 @@ import { ago, bytes, lagOf, number, SILENT_MS, verdicts } from "./verdicts.js";
 
 const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const minute = new Minute();
+const news = new News();
 const relays = (/** @type {Fleet} */ fleet) => fleet.relays;
 const replicas = (/** @type {Fleet} */ fleet) => fleet.replicas;
 let isLost = false;
 
-const LEVELS = { ready: "good", starting: "warn", draining: "warn", stalled: "bad", deaf: "bad", away: "bad", silent: "bad" };
+const LEVELS = { ready: "good", starting: "warn", draining: "warn", stalled: "bad", deaf: "bad", away: "bad", silent: "bad", "not heard": "warn" };
 
-/** @param {Relay | Replica} process */
-const stateOf = (process) => (process.seen_ms_ago > SILENT_MS && minute.fleets.at(-1)?.redis.up ? "silent" : process.state);
+/** Without Redis nobody can be heard. @param {Relay | Replica} process */
+function stateOf(process) {
+  if (process.seen_ms_ago <= SILENT_MS) return process.state;
+  return minute.fleets.at(-1)?.redis.up ? "silent" : "not heard";
+}
 
 /** @param {Fleet} fleet */
 function draw(fleet) {
@@ -58,21 +62,15 @@ function drawSummary(wrong) {
   summary.dataset.level = level;
   const text = isLost ? "nothing is heard from this replica" : wrong.length ? (wrong.length === 1 ? "one thing to look at" : `${wrong.length} things to look at`) : "all is well";
   if (summary.textContent !== text) summary.textContent = text;
-  const lost = isLost ? [{ level: "bad", where: "feed", text: "This replica says nothing any more: it has ended, or cannot be reached. What is below is old." }] : [];
+  const lost = /** @type {import("./verdicts.js").Verdict[]} */ (isLost ? [{ level: "bad", where: "feed", text: "This replica says nothing any more: it has ended, or cannot be reached. What is below is old." }] : []);
   drawVerdicts([...lost, ...wrong]);
 }
 
-/** Those that stay are left alone, so that a screen reader reads what is new. @param {{level: string, where: string, text: string}[]} wrong */
+/** @param {import("./verdicts.js").Verdict[]} wrong */
 function drawVerdicts(wrong) {
-  const list = part("verdicts");
-  const shown = new Map([...list.children].map((item) => [/** @type {HTMLElement} */ (item).dataset.where, /** @type {HTMLElement} */ (item)]));
-  const kept = wrong.map(({ level, where, text }) => {
-    const item = shown.get(where) ?? element("li", { "data-where": where });
-    if (item.dataset.level !== level) item.dataset.level = level;
-    if (item.textContent !== text) item.textContent = text;
-    return item;
-  });
-  if (kept.length !== list.children.length || kept.some((item, place) => item !== list.children[place])) list.replaceChildren(...kept);
+  show(part("verdicts"), ...wrong.map(({ level, text }) => element("li", { "data-level": level }, text)));
+  const text = news.of(wrong);
+  if (text) part("news").textContent = text;
 }
 
 /** @param {...(Node | string)} cells those behind the first are figures */
@@ -88,7 +86,7 @@ function stateShown(state) {
 /** @param {Fleet} fleet */
 function drawTopics(fleet) {
   const lag = lagOf(fleet.relays);
-  part("topics").replaceChildren(...fleet.topics.map(({ topic, audience }) => {
+  show(part("topics"), ...fleet.topics.map(({ topic, audience }) => {
     const rate = minute.rate(relays, (relay) => sum(relay.events[topic]));
     const made = row(topic, number(rate), number(lag[topic] ?? 0));
     made.firstElementChild?.setAttribute("title", `for ${audience === "everyone" ? "everyone" : "one user"}`);
@@ -104,12 +102,12 @@ function drawRelays(fleet) {
     stateShown(stateOf(relay)),
     fact("partitions", number(relay.partitions)),
   ));
-  part("relays").replaceChildren(...(shown.length ? shown : [element("p", { class: "quiet" }, "none is heard")]), fact("published/s", number(published)));
+  show(part("relays"), ...(shown.length ? shown : [element("p", { class: "quiet" }, "none is heard")]), fact("published/s", number(published)));
 }
 
 /** @param {Fleet} fleet */
 function drawRedis({ redis }) {
-  part("redis").replaceChildren(
+  show(part("redis"),
     element("span", { class: "state", "data-level": redis.up ? "good" : "bad" }, redis.up ? "answers" : "away"),
     fact("within", redis.ms === null ? "—" : `${number(redis.ms)} ms`),
     element("p", { class: "quiet name", title: redis.address }, redis.address),
@@ -134,7 +132,7 @@ function drawReplicas(fleet) {
     cells[1].replaceChildren(stateShown(state));
     for (const [place, figure] of figures.entries()) cells[place + 2].textContent = figure;
     const button = /** @type {HTMLButtonElement} */ (cells[6].firstElementChild);
-    button.disabled = state === "draining" || state === "silent";
+    button.disabled = ["draining", "silent", "not heard"].includes(state);
     made.title = state === "silent" ? `last heard ${ago(replica.seen_ms_ago)}` : (replica.reason ?? "");
     return made;
   });
@@ -161,18 +159,18 @@ function newReplica(replica) {
 
 /** @param {Fleet} fleet */
 function drawTypes(fleet) {
-  part("types").replaceChildren(...fleet.topics.map(({ type }) => {
+  show(part("types"), ...fleet.topics.map(({ type }) => {
     const counts = fleet.latency_bounds_ms.map((_, place) => minute.rise(replicas, (one) => one.latency[type]?.counts[place]));
     counts.push(minute.rise(replicas, (one) => one.latency[type]?.counts[fleet.latency_bounds_ms.length]));
     const series = minute.series(replicas, (one) => one.deliveries[type]);
     const rate = minute.rate(replicas, (one) => one.deliveries[type]);
-    const [p50, p99] = [0.5, 0.99].map((share) => quantile(counts, fleet.latency_bounds_ms, share));
-    const last = fleet.latency_bounds_ms.at(-1) ?? 0;
+    const p50 = took(quantile(counts, fleet.latency_bounds_ms, 0.5));
+    const p99 = took(quantile(counts, fleet.latency_bounds_ms, 0.99));
     return element("article", { class: "type" },
       element("h3", {}, type, element("span", {}, `${number(rate)}/s delivered`)),
       line(series, KEEP_MS, `${type}: ${number(rate)} deliveries a second now`),
-      histogram(counts, fleet.latency_bounds_ms, `${type}: half within ${took(p50, last)}, 99 of 100 within ${took(p99, last)}`),
-      element("p", { class: "quantiles" }, element("span", { class: "quiet" }, "half within ", strong(took(p50, last))), element("span", { class: "quiet" }, "99 % within ", strong(took(p99, last)))),
+      histogram(counts, fleet.latency_bounds_ms, `${type}: half within ${p50}, 99 of 100 within ${p99}`),
+      element("p", { class: "quantiles" }, element("span", { class: "quiet" }, "half within ", strong(p50)), element("span", { class: "quiet" }, "99 % within ", strong(p99))),
     );
   }));
 }
@@ -182,10 +180,13 @@ function strong(text) {
   return element("strong", {}, text);
 }
 
-/** @param {number | null} ms @param {number} last */
-function took(ms, last) {
+/** The classes above are too wide to say more. */
+const LATE_MS = 5_000;
+
+/** @param {number | null} ms */
+function took(ms) {
   if (ms === null) return "—";
-  return ms >= last ? `more than ${last / 1_000} s` : ms < 1_000 ? `${number(ms)} ms` : `${number(ms / 1_000)} s`;
+  return ms > LATE_MS ? `over ${LATE_MS / 1_000} s` : ms < 1_000 ? `${number(ms)} ms` : `${number(ms / 1_000)} s`;
 }
 
 /** @param {Fleet} fleet */
@@ -195,7 +196,7 @@ function drawLetters(fleet) {
   const head = element("tr", {}, ...["when", "record", "why"].map((name) => element("th", { scope: "col" }, name)));
   const rows = newest.map(({ at_ms, topic, partition, offset, reason }) => element("tr", {},
     ...[new Date(at_ms).toLocaleTimeString(), `${topic}/${partition}/${offset}`, reason].map((text) => element("td", {}, text))));
-  part("letters").replaceChildren(element("div", { class: "scroll" },
+  show(part("letters"), element("div", { class: "scroll" },
     element("table", { class: "figures" }, element("thead", {}, head), element("tbody", {}, ...rows))));
 }
 
@@ -259,7 +260,20 @@ part("copy").addEventListener("click", async () => {
 
 // The start
 
-const config = await (await fetch("config")).json();
+/** @returns {Promise<{service: string, acts: string, demo: string | null, redrive: string}>} */
+async function configuration() {
+  for (;;) {
+    try {
+      const response = await fetch("config");
+      if (response.ok) return await response.json();
+    } catch {
+      // The replica ended between the page and this; another may come in its place.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+  }
+}
+
+const config = await configuration();
 document.title = `${config.service} console`;
 part("service").textContent = config.service;
 part("redrive").textContent = config.redrive;

@@ -14,6 +14,28 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/**
+ * Have these children, and leave alone what is there and so already: what somebody reads, has marked, or points at
+ * stays. The children that are given are used up; listeners of theirs are not taken over.
+ * @param {Element} parent
+ * @param {...(Node | string)} children
+ */
+export function show(parent, ...children) {
+  const there = [...parent.childNodes];
+  const wanted = children.map((child) => (typeof child === "string" ? document.createTextNode(child) : child));
+  for (const gone of there.slice(wanted.length)) gone.remove();
+  for (const [place, child] of wanted.entries()) {
+    const old = there[place];
+    if (!old) parent.append(child);
+    else if (old.nodeName !== child.nodeName) old.replaceWith(child);
+    else if (old instanceof Element && child instanceof Element) {
+      for (const { name } of [...old.attributes]) if (!child.hasAttribute(name)) old.removeAttribute(name);
+      for (const { name, value } of child.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+      show(old, ...child.childNodes);
+    } else if (old.nodeValue !== child.nodeValue) old.nodeValue = child.nodeValue;
+  }
+}
+
 /** @param {string} name @param {Record<string, string | number>} attributes @param {string} [text] */
 function shape(name, attributes, text) {
   const made = document.createElementNS(SVG, name);

@@ -19,6 +19,21 @@ export function verdicts(minute) {
   return found.sort((a, b) => Number(b.level === "bad") - Number(a.level === "bad"));
 }
 
+/** What is to be read aloud: a verdict once, when it comes or grows worse. Its text may change each second. */
+export class News {
+  /** @type {Set<string>} */
+  #said = new Set();
+
+  /** @param {Verdict[]} wrong all that is wrong now @returns {string} empty when nothing is new */
+  of(wrong) {
+    const now = new Map(wrong.map((verdict) => [`${verdict.level} ${verdict.where}`, verdict]));
+    const fresh = [...now].filter(([key]) => !this.#said.has(key)).map(([, { text }]) => text);
+    const isMended = this.#said.size > 0 && !now.size;
+    this.#said = new Set(now.keys());
+    return isMended ? "All is well again." : fresh.join(" ");
+  }
+}
+
 /** @param {Fleet} fleet @returns {Verdict[]} */
 function ofRedis({ redis }) {
   if (redis.up) return [];

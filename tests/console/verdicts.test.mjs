@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { Minute } from "../../gateway/console/minute.js";
-import { ago, bytes, lagOf, number, verdicts } from "../../gateway/console/verdicts.js";
+import { ago, bytes, lagOf, News, number, verdicts } from "../../gateway/console/verdicts.js";
 
 const relay = (more = {}) => ({
   name: "r-1", seen_ms_ago: 100, started_ms: 1, state: "ready", reason: null, events: {}, lag: {}, dead_letters: [], ...more,
@@ -80,6 +80,18 @@ test("what happened within the minute is said, the worst first", () => {
   });
   assert.deepEqual(short(before, after), ["bad gaps", "warn slow", "warn dead"]);
   assert.match(found(before, after)[1].text, /^1 client read too slowly .* was closed/);
+});
+
+test("what is wrong is read aloud once, though its text changes each second", () => {
+  const news = new News();
+  const silent = (ms) => found(fleet({ replicas: [replica({ seen_ms_ago: ms })] }));
+  assert.match(news.of(silent(6_000)), /^Replica g-1 was last heard 6 s ago/);
+  assert.equal(news.of(silent(7_000)), "");
+  const both = [...silent(8_000), { level: "bad", where: "redis", text: "Redis is away." }];
+  assert.equal(news.of(both), "Redis is away.");
+  assert.equal(news.of(silent(9_000)), "");
+  assert.equal(news.of([]), "All is well again.");
+  assert.equal(news.of([]), "");
 });
 
 test("figures are readable", () => {

@@ -58,6 +58,14 @@ async def test_it_shows_the_way_of_an_event_and_names_what_is_wrong(stage: Stage
                 assert await look.has("#types", type_)
             assert re.search(r"99 % within [0-9]", await look.text("#types"))
 
+        # What somebody reads stays where it is, though its figures change.
+        await look.ask("evaluate", script="(window.read = document.querySelector('#types svg').parentNode) && null")
+        await eventually(
+            lambda: look.ask("evaluate", script="window.read.innerText !== (window.before ??= window.read.innerText)"),
+            "figures to change", seconds=60,
+        )  # fmt: skip
+        assert await look.ask("evaluate", script="window.read.isConnected")
+
         for width, scheme in ((1280, "light"), (1280, "dark"), (360, "light")):
             await look.ask("resize", width=width, height=800)
             await look.ask("scheme", scheme=scheme)

@@ -2,8 +2,8 @@
 
 import { say } from "./acts.js";
 import { createClient } from "./client.js";
-import { element } from "./draw.js";
-import { Tally } from "./tally.js";
+import { element, show } from "./draw.js";
+import { gotOf, Tally } from "./tally.js";
 import { number } from "./verdicts.js";
 
 /** @typedef {{users: string[], replicas: {name: string, ws: string, running: boolean}[],
@@ -13,16 +13,16 @@ import { number } from "./verdicts.js";
 const part = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const TYPES = { regime_change: false, market_alert: false, risk_alert: true, order_executed: true };
 const POLL_MS = 1_000;
+const CONNECTING_AT_ONCE = 4;
 
 const tally = new Tally();
-/** @type {{name: string, user: string, client: ReturnType<typeof createClient>, item: HTMLElement}[]} */
+/** `isIn`: it was connected once, and is owed what is sent from then on. @type {{name: string, user: string,
+ * client: ReturnType<typeof createClient>, item: HTMLElement, isIn: boolean}[]} */
 const clients = [];
-/** Ids of events sent from here. @type {Set<string>} */
-const sent = new Set();
 /** @type {State | undefined} */
 let state;
 let address = "";
-let made = 0;
+let numbers = 0;
 
 /** @param {string} demo the address of the demo's controls */
 export async function start(demo) {
@@ -49,18 +49,22 @@ export async function start(demo) {
   setInterval(draw, 250);
 }
 
-/** @param {string} path @param {unknown} body */
+/** @param {string} path @param {unknown} body @returns {Promise<any>} null when it was not done, and why was said */
 async function post(path, body) {
   try {
     const response = await fetch(`${address}/${path}`, {
       method: "POST", headers: { "Content-Type": "application/json", "X-Notify-Demo": "1" }, body: JSON.stringify(body),
       signal: AbortSignal.timeout(15_000),
     });
-    if (!response.ok) say((await response.json()).message);
+    const answer = await response.json();
+    if (response.ok) return answer;
+    say(answer.message);
   } catch (error) {
     say(`The demo does not answer: ${error instanceof Error ? error.message : error}`);
+  } finally {
+    poll();
   }
-  await poll();
+  return null;
 }
 
 async function poll() {
@@ -73,11 +77,13 @@ async function poll() {
 }
 
 /** @param {string} type */
-function send(type) {
-  const user = /** @type {HTMLSelectElement} */ (part("receiver")).value;
+async function send(type) {
+  const isForOne = TYPES[/** @type {keyof typeof TYPES} */ (type)];
+  const user = isForOne ? /** @type {HTMLSelectElement} */ (part("receiver")).value : null;
+  const owed = clients.filter((one) => one.isIn && (user === null || one.user === user)).map(({ name }) => name);
   const event_id = crypto.randomUUID();
-  sent.add(event_id);
-  return post("send", TYPES[/** @type {keyof typeof TYPES} */ (type)] ? { type, user, event_id } : { type, event_id });
+  const answer = await post("send", user === null ? { type, event_id } : { type, user, event_id });
+  if (answer) tally.sent({ id: answer.id, type, user }, owed, Date.now());
 }
 
 /** @param {string} what */
@@ -99,10 +105,22 @@ function setCount(count) {
     item.remove();
   }
   while (clients.length < wanted) clients.push(newClient());
+  connectSome();
+}
+
+/** A few at a time: a browser has those of more wait for seconds. */
+function connectSome() {
+  let connecting = clients.filter(({ client }) => client.state === "connecting").length;
+  for (const { client } of clients) {
+    if (connecting >= CONNECTING_AT_ONCE) return;
+    if (client.state !== "idle") continue;
+    client.connect();
+    connecting += 1;
+  }
 }
 
 function newClient() {
-  const number = made++;
+  const number = numbers++;
   const users = state?.users ?? [];
   const user = users[number % users.length];
   const name = `client ${number + 1}`;
@@ -115,25 +133,21 @@ function newClient() {
       return all[attempt++ % all.length].ws;
     },
   });
-  const item = element("li", { title: `${name}: ${user}` }, String(number + 1));
+  const item = element("li", { title: `${name}: ${user}` });
+  const made = { name, user, client, item, isIn: false };
   client.on("state", (now, reason) => {
+    made.isIn ||= now === "open";
+    if (now === "open") connectSome();
     item.dataset.state = now;
     item.title = `${name}: ${user}, ${now}${reason ? ` (${reason})` : ""}`;
   });
-  client.on("gap", () => (tally.gaps += 1));
+  client.on("gap", () => tally.missed());
   client.on("error", (error) => console.warn(name, error));
   client.subscribe("*", (message) => {
-    const isUsers = message.stream === "user";
-    const expected = isUsers ? clients.filter((one) => one.user === user).length : clients.length;
-    const { id = "", type, ts = 0 } = message;
-    const isShown = sent.has(String(message.data.event_id));
-    tally.took(name, { id, type, user: isUsers ? user : null, ts, isShown }, expected, Date.now());
-    item.classList.add("got");
-    setTimeout(() => item.classList.remove("got"), 600);
+    tally.took(name, message, Date.now());
   });
   part("clients").append(item);
-  client.connect();
-  return { name, user, client, item };
+  return made;
 }
 
 // What is shown
@@ -144,15 +158,22 @@ function draw() {
     part(name).textContent = number(count);
     part(name).dataset.zero = String(count === 0);
   }
-  if (tally.newest.length) part("events").replaceChildren(...tally.newest.map((seen) => {
-    const isWhole = seen.got >= seen.expected;
+  if (tally.newest.length) show(part("events"), ...tally.newest.map((sent) => {
+    const [got, owed] = [gotOf(sent), sent.owed.size];
     return element("tr", {}, ...[
-      element("td", {}, `${seen.type} `, element("span", { class: "quiet" }, seen.id)),
-      element("td", {}, seen.user ?? "everyone"),
-      element("td", {}, element("span", { class: "state", "data-level": isWhole ? "good" : "warn" }, `${seen.got} of ${seen.expected}`)),
-      element("td", { class: "n" }, `${number(seen.last_ms)} ms`),
+      element("td", {}, `${sent.type} `, element("span", { class: "quiet" }, sent.id)),
+      element("td", {}, sent.user ?? "everyone"),
+      element("td", {}, element("span", { class: "state", "data-level": got === owed ? "good" : "warn" }, `${got} of ${owed}`)),
+      element("td", { class: "n" }, sent.last_ms === null ? "waits" : `${number(sent.last_ms)} ms`),
     ]);
   }));
+  const [last] = tally.newest;
+  if (last) for (const { name, item } of clients) {
+    item.dataset.last = last.got.has(name) ? "got" : last.owed.has(name) ? "waits" : "not-for";
+  }
+  const open = clients.filter(({ client }) => client.state === "open").length;
+  const text = open === clients.length ? `${open} are connected` : `${open} of ${clients.length} are connected`;
+  if (part("open").textContent !== text) part("open").textContent = text;
 }
 
 function drawBroken() {

@@ -1,3 +1,4 @@
+// @ts-check
 // What operators do: each act asks first, says what came of it, and keeps the token in this page only.
 
 const ask = /** @type {HTMLDialogElement} */ (document.getElementById("ask"));

@@ -1,3 +1,4 @@
+// @ts-check
 // The page: what the feed says, drawn once a second, and what operators do.
 
 import { askThenAct, presenceOf, say, setActs } from "./acts.js";
@@ -100,7 +101,7 @@ function drawRelays(fleet) {
   const shown = fleet.relays.map((relay) => element("div", { class: "process" },
     element("span", { class: "name", title: relay.name }, relay.name),
     stateShown(stateOf(relay)),
-    fact("partitions", number(relay.partitions)),
+    stateOf(relay) === "silent" ? fact("last heard", ago(relay.seen_ms_ago)) : fact("partitions", number(relay.partitions)),
   ));
   show(part("relays"), ...(shown.length ? shown : [element("p", { class: "quiet" }, "none is heard")]), fact("published/s", number(published)));
 }
@@ -128,10 +129,12 @@ function drawReplicas(fleet) {
     const state = stateOf(replica);
     const rate = minute.rate(replicas, (one) => (one.name === replica.name ? sum(one.deliveries) : 0));
     const figures = [number(replica.connections), number(rate), bytes(replica.buffered_bytes), number(replica.closes["4000"] ?? 0)];
-    const cells = [...made.children];
-    cells[1].replaceChildren(stateShown(state));
-    for (const [place, figure] of figures.entries()) cells[place + 2].textContent = figure;
-    const button = /** @type {HTMLButtonElement} */ (cells[6].firstElementChild);
+    const cells = made.querySelectorAll("td");
+    for (const [place, cell] of cells.entries()) {
+      if (place === 1) show(cell, stateShown(state));
+      else if (place > 1 && place < 6) show(cell, figures[place - 2] ?? "");
+    }
+    const button = /** @type {HTMLButtonElement} */ (made.querySelector("button"));
     button.disabled = ["draining", "silent", "not heard"].includes(state);
     made.title = state === "silent" ? `last heard ${ago(replica.seen_ms_ago)}` : (replica.reason ?? "");
     return made;
@@ -149,10 +152,11 @@ function newReplica(replica) {
   }));
   const made = row(`${replica.name} :${replica.address}`, "", "", "", "", "", drain);
   made.dataset.name = replica.name;
-  for (const [place, label] of ["", "", "clients", "delivered/s", "buffered", "slow"].entries()) {
-    if (label) /** @type {HTMLElement} */ (made.children[place]).dataset.label = label;
+  const labels = ["", "", "clients", "delivered/s", "buffered", "slow"];
+  for (const [place, cell] of made.querySelectorAll("td").entries()) {
+    if (labels[place]) cell.dataset.label = labels[place];
+    if (place === 1) cell.className = "state-cell";
   }
-  made.children[1].className = "state-cell";
   made.firstElementChild?.setAttribute("title", replica.name);
   return made;
 }
@@ -224,7 +228,7 @@ async function look(user) {
 
 /** @param {string} user @param {Record<string, {connections: number, opened_ms: number[]}>} found */
 function drawPresence(user, found) {
-  const names = Object.keys(found).sort();
+  const shares = Object.entries(found).sort(([one], [other]) => one.localeCompare(other));
   const act = (/** @type {string} */ label, /** @type {Parameters<typeof askThenAct>[0]} */ act) => {
     const button = element("button", { type: "button" }, label);
     button.addEventListener("click", async () => (await askThenAct(act)) && look(user));
@@ -234,14 +238,12 @@ function drawPresence(user, found) {
     act("Disconnect …", { title: `Disconnect ${user}?`, text: "The clients are told to come back, and do.", yes: "Disconnect", path: "disconnect", body: { user_id: user, retry: true } }),
     act("For good …", { title: `Disconnect ${user} for good?`, text: "The clients are told not to come back by themselves (4501). A page that is loaded again connects.", yes: "Disconnect for good", path: "disconnect", body: { user_id: user, retry: false } }),
     act("Revoke tokens …", { title: `Revoke the tokens of ${user}?`, text: "Tokens issued until now are refused everywhere within a second or two, and their connections are closed.", yes: "Revoke", path: "revoke", body: { user_id: user } }));
-  if (!names.length) {
+  if (!shares.length) {
     part("presence").replaceChildren(element("p", {}, `${user} is not connected.`), buttons);
     return;
   }
-  const rows = names.map((name) => {
-    const { connections, opened_ms } = found[name];
-    return row(name, number(connections), opened_ms.length ? new Date(Math.min(...opened_ms)).toLocaleString() : "");
-  });
+  const rows = shares.map(([name, { connections, opened_ms }]) =>
+    row(name, number(connections), opened_ms.length ? new Date(Math.min(...opened_ms)).toLocaleString() : ""));
   const head = element("tr", {}, ...["replica", "connections", "since"].map((name) => element("th", { scope: "col" }, name)));
   part("presence").replaceChildren(
     element("div", { class: "scroll" }, element("table", { class: "figures" }, element("thead", {}, head), element("tbody", {}, ...rows))), buttons);

@@ -1,3 +1,4 @@
+// @ts-check
 // The demo's part of the page: clients of the real library, events sent, things broken.
 
 import { say } from "./acts.js";
@@ -122,30 +123,28 @@ function connectSome() {
 function newClient() {
   const number = numbers++;
   const users = state?.users ?? [];
-  const user = users[number % users.length];
+  const user = users[number % users.length] ?? "";
   const name = `client ${number + 1}`;
-  let attempt = number;
+  let attempt = Math.floor(number / users.length); // each user's on all replicas
   const client = createClient({
     userId: user,
     url: () => {
       const running = (state?.replicas ?? []).filter((replica) => replica.running);
       const all = running.length ? running : (state?.replicas ?? []);
-      return all[attempt++ % all.length].ws;
+      return all[attempt++ % all.length]?.ws ?? "";
     },
   });
   const item = element("li", { title: `${name}: ${user}` });
   const made = { name, user, client, item, isIn: false };
-  client.on("state", (now, reason) => {
+  client.on("state", (/** @type {string} */ now, /** @type {string} */ reason) => {
     made.isIn ||= now === "open";
     if (now === "open") connectSome();
     item.dataset.state = now;
     item.title = `${name}: ${user}, ${now}${reason ? ` (${reason})` : ""}`;
   });
   client.on("gap", () => tally.missed());
-  client.on("error", (error) => console.warn(name, error));
-  client.subscribe("*", (message) => {
-    tally.took(name, message, Date.now());
-  });
+  client.on("error", (/** @type {unknown} */ error) => console.warn(name, error));
+  client.subscribe("*", (/** @type {import("./tally.js").Event} */ message) => tally.took(name, message, Date.now()));
   part("clients").append(item);
   return made;
 }

@@ -1,3 +1,4 @@
+// @ts-check
 // Elements and plots. Text goes in as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -54,16 +55,13 @@ export function line(series, keep_ms, label) {
   const [width, height] = [260, 44];
   const made = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   made.append(shape("line", { class: "plot-base", x1: 0, x2: width, y1: height - 0.5, y2: height - 0.5 }));
-  const newest = series.at(-1);
-  if (!newest) return made;
+  const [oldest, newest] = [series[0], series.at(-1)];
+  if (!oldest || !newest) return made;
   const top = Math.max(1, ...series.map((one) => one.rate));
-  const points = series.map((one) => {
-    const x = width * (1 - (newest.at_ms - one.at_ms) / keep_ms);
-    return `${x.toFixed(1)},${(height - 1 - (one.rate / top) * (height - 14)).toFixed(1)}`;
-  });
-  const first = points[0].split(",")[0];
+  const x = (/** @type {number} */ at_ms) => (width * (1 - (newest.at_ms - at_ms) / keep_ms)).toFixed(1);
+  const points = series.map(({ at_ms, rate }) => `${x(at_ms)},${(height - 1 - (rate / top) * (height - 14)).toFixed(1)}`);
   made.append(
-    shape("polygon", { class: "plot-area", points: `${first},${height} ${points.join(" ")} ${width},${height}` }),
+    shape("polygon", { class: "plot-area", points: `${x(oldest.at_ms)},${height} ${points.join(" ")} ${width},${height}` }),
     shape("polyline", { class: "plot-line", points: points.join(" ") }),
     shape("text", { class: "plot-text", x: 0, y: 8 }, `up to ${Math.round(top)}/s`),
   );
@@ -84,21 +82,17 @@ export function histogram(counts, bounds_ms, label) {
   for (const [place, count] of counts.entries()) {
     const tall = count ? Math.max(1.5, (count / top) * (height - foot - 4)) : 0;
     const bar = shape("rect", { class: "plot-bar", x: place * step + 1, width: step - 2, y: height - foot - tall, height: tall, rx: 1.5 });
-    bar.append(shape("title", {}, `${between(place, bounds_ms)}: ${count.toLocaleString("en")}`));
+    const [low, high] = [bounds_ms[place - 1] ?? 0, bounds_ms[place]];
+    const within = high === undefined ? `above ${short(low)}` : `${short(low)} to ${short(high)}`;
+    bar.append(shape("title", {}, `${within}: ${count.toLocaleString("en")}`));
     made.append(bar);
-    if (place % 2 === 0 && place < bounds_ms.length) {
+    if (place % 2 === 0 && high !== undefined) {
       const x = (place + 1) * step;
-      made.append(shape("text", { class: "plot-text", x, y: height - 2, "text-anchor": "middle" }, short(bounds_ms[place])));
+      made.append(shape("text", { class: "plot-text", x, y: height - 2, "text-anchor": "middle" }, short(high)));
     }
   }
   made.append(shape("line", { class: "plot-base", x1: 0, x2: width, y1: height - foot, y2: height - foot }));
   return made;
-}
-
-/** @param {number} place @param {number[]} bounds_ms */
-function between(place, bounds_ms) {
-  const low = place ? short(bounds_ms[place - 1]) : "0";
-  return place < bounds_ms.length ? `${low} to ${short(bounds_ms[place])}` : `above ${low}`;
 }
 
 /** @param {number} ms */

@@ -1,3 +1,4 @@
+// @ts-check
 // Reads the console's feed, and says when it is lost.
 
 /** @typedef {import("./minute.js").Fleet} Fleet */

@@ -1,3 +1,4 @@
+// @ts-check
 // What the feed said in the last minute, and what follows from it: rates, series, histograms. Pure.
 
 /**
@@ -27,7 +28,7 @@ export class Minute {
     const newest = this.fleets.at(-1);
     if (newest && fleet.at_ms <= newest.at_ms) this.fleets = []; // another replica's clock
     this.fleets.push(fleet);
-    while (fleet.at_ms - this.fleets[0].at_ms > KEEP_MS) this.fleets.shift();
+    this.fleets = this.fleets.filter((one) => fleet.at_ms - one.at_ms <= KEEP_MS);
   }
 
   /**
@@ -49,9 +50,8 @@ export class Minute {
    */
   rate(kind, count, ms = 3_000) {
     const steps = this.#steps(ms);
-    if (!steps.length) return 0;
-    const took = steps[steps.length - 1][1].at_ms - steps[0][0].at_ms;
-    return (1_000 * this.rise(kind, count, ms)) / took;
+    const took_ms = steps.reduce((sum, [before, after]) => sum + after.at_ms - before.at_ms, 0);
+    return took_ms ? (1_000 * this.rise(kind, count, ms)) / took_ms : 0;
   }
 
   /**
@@ -67,14 +67,34 @@ export class Minute {
     }));
   }
 
-  /** @returns {[Fleet, Fleet][]} */
+  /** Each look with the one before it. @param {number} ms @returns {[Fleet, Fleet][]} */
   #steps(ms) {
-    const newest = this.fleets.at(-1);
-    if (!newest) return [];
-    const first = Math.max(0, this.fleets.findIndex((fleet) => newest.at_ms - fleet.at_ms <= ms));
-    const used = this.fleets.slice(first);
-    return used.slice(1).map((fleet, place) => [used[place], fleet]);
+    /** @type {[Fleet, Fleet][]} */
+    const steps = [];
+    let before;
+    for (const fleet of this.fleets) {
+      if ((this.fleets.at(-1)?.at_ms ?? 0) - fleet.at_ms > ms) continue;
+      if (before) steps.push([before, fleet]);
+      before = fleet;
+    }
+    return steps;
   }
+}
+
+/** Each process of a look with itself in the look before: found once, not for each figure. @type {WeakMap<object, unknown>} */
+const paired = new WeakMap();
+
+/** @template {Process} P @param {P[]} before @param {P[]} after @returns {{was: P | undefined, now: P}[]} */
+function pairs(before, after) {
+  const known = /** @type {{was: P | undefined, now: P}[] | undefined} */ (paired.get(after));
+  if (known) return known;
+  const byName = new Map(before.map((process) => [process.name, process]));
+  const made = after.map((now) => {
+    const was = byName.get(now.name);
+    return { was: was?.started_ms === now.started_ms ? was : undefined, now };
+  });
+  paired.set(after, made);
+  return made;
 }
 
 /**
@@ -83,14 +103,14 @@ export class Minute {
  * @param {P[]} before
  * @param {P[]} after
  * @param {(process: P) => number | undefined} count
+ * @param {number} before_ms
  */
 function rise(before, after, count, before_ms) {
   let sum = 0;
-  for (const process of after) {
-    const was = before.find((one) => one.name === process.name && one.started_ms === process.started_ms);
-    const now = count(process) ?? 0;
-    if (was) sum += Math.max(0, now - (count(was) ?? 0));
-    else if (process.started_ms > before_ms) sum += now;
+  for (const { was, now } of pairs(before, after)) {
+    const counted = count(now) ?? 0;
+    if (was) sum += Math.max(0, counted - (count(was) ?? 0));
+    else if (now.started_ms > before_ms) sum += counted;
   }
   return sum;
 }
@@ -106,13 +126,12 @@ export function quantile(counts, bounds_ms, share) {
   const all = counts.reduce((sum, count) => sum + count, 0);
   if (!all) return null;
   let upto = 0;
+  let low = 0;
   for (const [place, count] of counts.entries()) {
-    if (count && upto + count >= share * all) {
-      const low = place ? bounds_ms[place - 1] : 0;
-      const high = bounds_ms[place] ?? low;
-      return low + ((share * all - upto) / count) * (high - low);
-    }
+    const high = bounds_ms[place] ?? low;
+    if (count && upto + count >= share * all) return low + ((share * all - upto) / count) * (high - low);
     upto += count;
+    low = high;
   }
-  return bounds_ms[bounds_ms.length - 1];
+  return low;
 }

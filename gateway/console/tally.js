@@ -1,3 +1,4 @@
+// @ts-check
 // What the clients of this page got: for each event who should have it and who has, and what must never happen. Pure.
 
 /**

@@ -1,3 +1,4 @@
+// @ts-check
 // What is wrong, and why: each in one sentence that says what to do. Pure.
 
 /** @typedef {import("./minute.js").Fleet} Fleet */

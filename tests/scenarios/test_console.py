@@ -24,6 +24,7 @@ from demo.stack import http_url
 pytestmark = pytest.mark.skipif(Page.missing() is not None and not os.environ.get("CI"), reason=str(Page.missing()))
 
 OPEN = {"ADMIN_OPEN": "true"}
+CLIENTS = 40
 TOKEN = "an operator's token of forty characters".replace(" ", "-").replace("'", "-")
 WIDER_THAN_THE_SCREEN = "document.documentElement.scrollWidth > window.innerWidth"
 
@@ -171,10 +172,19 @@ async def test_the_demo_is_broken_from_its_page_and_each_event_comes_once(tmp_pa
                 return re.search(r"Nothing is broken|slow client was closed", await look.text("#broken")) is not None
 
             await eventually(lambda: open_clients(12), "twelve clients", seconds=60)
+            await look.ask("fill", selector="#count", text=str(CLIENTS))
+            await look.click("#set-count")
+            await eventually(lambda: open_clients(CLIENTS), "all clients", seconds=60)
             for type_ in ("regime_change", "market_alert", "risk_alert", "order_executed"):
                 await look.click(f"#senders button:has-text('{type_}')")
                 await eventually(lambda type_=type_: look.has("#events", type_), f"a {type_}", seconds=60)
             await eventually(lambda: all_got(look), "all to have got them", seconds=60)
+            if os.environ.get("CONSOLE_SCREENSHOTS"):
+                await asyncio.sleep(45)  # a picture of most of a minute
+            await look.click("#senders button:has-text('risk_alert')")
+            await eventually(lambda: all_got(look), "those whom it is for to have got it", seconds=60)
+            shown = await look.ask("evaluate", script="[...clients.children].map((one) => one.dataset.last).join(' ')")
+            assert (shown.count("got"), shown.count("not-for")) == (CLIENTS // 4, CLIENTS - CLIENTS // 4)
             await picture(look, "console", tmp_path)
 
             for what, said in (
@@ -190,7 +200,7 @@ async def test_the_demo_is_broken_from_its_page_and_each_event_comes_once(tmp_pa
             await picture(look, "console-after", tmp_path)
 
             await look.click("#senders button:has-text('regime_change')")
-            await eventually(lambda: open_clients(12), "twelve clients again", seconds=60)
+            await eventually(lambda: open_clients(CLIENTS), "all clients again", seconds=60)
             await eventually(lambda: all_got(look), "all to have got it", seconds=60)
             for counter in ("gaps", "doubled", "disordered"):
                 assert await look.text(f"#{counter}") == "0", counter

@@ -9,6 +9,7 @@ when a process died that nobody ended; 130 when it was interrupted before everyt
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -37,7 +38,7 @@ from shared.server import http_server
 USERS = ("user-123", "user-456", "user-789", "user-007")
 _TABS = 2
 WS_PORTS, ADMIN_PORTS, RELAY_PORT, CONTROLS_PORT = (8000, 8010), (8001, 8011), 9100, 8900
-_SETTLE_SECONDS = LOST_AFTER_SECONDS + 2.0  # longer than the oracle waits before it calls an event lost
+_SETTLE_SECONDS = LOST_AFTER_SECONDS + 2.0  # what is owed then is lost, also if something was broken at the end
 _INTERRUPTED_SETTLE_SECONDS = 2.0
 _FAILURES = (ProcessDied, NotReady, WatchFailed, OSError)
 _Result = TypeVar("_Result")
@@ -146,14 +147,18 @@ async def _run(
                         task.result()
                 if stop.is_set():
                     break
-                oracle.look(time.time())
+                oracle.look(time.time(), supervisor.whole_since)
                 line = live_line(oracle.counts, oracle.recent(), await status.ask(), time.monotonic() - started_at)
                 # A line that would wrap cannot be overwritten.
                 overwrites = sys.stdout.isatty() and not is_verbose and len(line) < get_terminal_size().columns
                 print(f"\r\033[K{line}" if overwrites else line, end="" if overwrites else "\n", flush=True)
             ran_seconds = time.monotonic() - started_at
             await simulator.terminate()
-            await _settle(oracle, _INTERRUPTED_SETTLE_SECONDS if stop.is_set() else _SETTLE_SECONDS)
+            if stop.is_set():
+                await _settle(oracle, supervisor, _INTERRUPTED_SETTLE_SECONDS)
+            else:
+                await _settle(oracle, supervisor, _SETTLE_SECONDS)
+                oracle.look(math.inf)
     for gateway in stack.gateways:
         gateway.signal(signal.SIGTERM)  # those of the console's clients need not be told slowly: a second one follows
     was_wrong = verdict(oracle.counts, must_deliver=not stop.is_set())
@@ -203,12 +208,13 @@ def _was_left_behind(parent: int) -> bool:
     return "MAKELEVEL" in os.environ and os.getppid() != parent
 
 
-async def _settle(oracle: Oracle, timeout_seconds: float) -> None:
-    """Wait until everything sent has arrived or is counted as lost."""
+async def _settle(oracle: Oracle, supervisor: Supervisor, timeout_seconds: float) -> None:
+    """Wait until everything sent has arrived or is counted as lost, as long as `timeout_seconds`."""
     deadline = time.monotonic() + timeout_seconds
     quiet_since = time.monotonic()
     while time.monotonic() < deadline:
-        oracle.look(time.time())
+        supervisor.look()
+        oracle.look(time.time(), supervisor.whole_since)
         if oracle.outstanding():
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since > 0.5:  # the last records may not have been read back yet

@@ -15,6 +15,9 @@ from shared.message import TYPE_OF_TOPIC
 LOST_AFTER_SECONDS = 60.0
 """An event that a client still has not got then is lost; it is remembered so long again, to see doubles."""
 
+LONGEST_SECONDS = 600.0
+"""The same, however long something was broken on purpose meanwhile."""
+
 
 @dataclass(slots=True)
 class _Expected:
@@ -77,7 +80,8 @@ class Latencies:
 
 class Oracle:
     """Clients are named by their owner; all have joined before the first record. Times are seconds
-    since 1970 on one machine's clock. Memory is bounded by the events of 2 * LOST_AFTER_SECONDS."""
+    since 1970 on one machine's clock. Memory is bounded by the events of 2 * LOST_AFTER_SECONDS, and while
+    something is broken on purpose by those of LONGEST_SECONDS more."""
 
     def __init__(self) -> None:
         self.counts = Counts()
@@ -131,10 +135,15 @@ class Oracle:
         recent, self._recent = self._recent, Latencies()
         return recent
 
-    def look(self, now: float) -> None:
-        """Count what is overdue, and forget what is old. To be called about every second."""
+    def look(self, now: float, whole_since: float = 0.0) -> None:
+        """Count what is overdue, and forget what is old. To be called about every second.
+
+        Nothing is overdue for what was broken on purpose: `whole_since` says when the last of it was mended.
+        """
         for data, expected in list(self._expected.items()):
             age = now - expected.known_at
+            if expected.owed_to and not expected.is_overdue:
+                age = max(min(age, now - whole_since), age - LONGEST_SECONDS)
             if age >= LOST_AFTER_SECONDS and not expected.is_overdue:
                 expected.is_overdue = True
                 self.counts.lost += len(expected.owed_to)

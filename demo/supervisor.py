@@ -38,6 +38,8 @@ class Supervisor:
         self._heals_at = 0.0
         self._starts_at: dict[str, float] = {}
         self._failure: Exception | None = None
+        self.whole_since = 0.0
+        """When the last of what was broken was mended, or looked at while it was not yet; seconds since 1970."""
         self.slow: SlowClient | None = None
         """The last one, if it reads nothing still, or was closed for it."""
 
@@ -58,6 +60,8 @@ class Supervisor:
         """
         if self._failure is not None:
             raise self._failure
+        if self._is_broken:
+            self.whole_since = time.time()
         for gateway in self._stack.gateways:
             if gateway.expected_to_run and gateway.returncode == 0 and not self._is_under_way(gateway.name):
                 gateway.expected_to_run = False
@@ -78,10 +82,11 @@ class Supervisor:
         self._do("redis", self._redis_cut(seconds))
 
     async def start_slow_client(self) -> str:
-        """Gives the name of the replica whose client it is. Raises Busy."""
+        """Gives the name of the replica whose client it is. Raises Busy, also while anything is broken: what is
+        sent to it would pile up in the broker."""
         ready = await self._ready_besides(None)
-        if not ready:
-            raise Busy("no replica is ready: wait until one is")
+        if self._is_broken or not ready:
+            raise Busy("a slow client needs all the rest to work: wait until it is mended")
         self._do("slow", self._slow(SlowClient(ready[0])))
         return ready[0].name
 
@@ -98,6 +103,10 @@ class Supervisor:
         ready = [one for one in self._stack.gateways if one is not process and await one.is_ready()]
         # Looked at last: meanwhile one of them may have been told to end.
         return [one for one in ready if not self._is_under_way(one.name)]
+
+    @property
+    def _is_broken(self) -> bool:
+        return any(self._is_under_way(what) for what in self._tasks if what != "slow")
 
     def _is_under_way(self, what: str) -> bool:
         task = self._tasks.get(what)

@@ -1,11 +1,12 @@
 """demo/oracle.py and demo/live.py: what counts as lost, doubled, out of order, altered, misdirected."""
 
+import math
 from dataclasses import asdict
 
 import pytest
 
 from demo.live import live_line, summary, verdict
-from demo.oracle import LOST_AFTER_SECONDS, Counts, Latencies, Oracle
+from demo.oracle import LONGEST_SECONDS, LOST_AFTER_SECONDS, Counts, Latencies, Oracle
 from demo.status import Figures
 
 AT = 1_700_000_000.0
@@ -54,6 +55,44 @@ def test_a_frame_may_be_seen_before_its_record(oracle: Oracle) -> None:
     assert oracle.outstanding() == 0
     assert oracle.latencies.percentile_ms(100) == 2.0
     assert faults(oracle) == {}
+
+
+def test_what_was_broken_on_purpose_makes_nothing_overdue(oracle: Oracle) -> None:
+    oracle.produced("risk-events", 0, 1, risk(1), AT)
+    mended = AT + 2.5 * LOST_AFTER_SECONDS
+    oracle.look(mended, mended)
+    oracle.look(mended + LOST_AFTER_SECONDS - 1, mended)
+    assert (oracle.outstanding(), faults(oracle)) == (1, {})
+    oracle.look(mended + LOST_AFTER_SECONDS, mended)
+    assert (oracle.outstanding(), faults(oracle)) == (0, {"lost": 1})
+
+
+def test_what_comes_while_something_is_broken_is_no_fault_and_is_forgotten(oracle: Oracle) -> None:
+    oracle.produced("risk-events", 0, 1, risk(1), AT)
+    broken = AT + 3 * LOST_AFTER_SECONDS
+    oracle.look(broken, broken)
+    oracle.arrived("ann", frame(risk(1)), broken)
+    oracle.arrived("ann", frame(risk(1)), broken)
+    assert faults(oracle) == {"doubled": 1}
+    oracle.look(broken, broken)
+    oracle.arrived("ann", frame(risk(1)), broken)
+    assert oracle.outstanding() == 1, "its record is not remembered for ever"
+
+
+def test_nothing_may_be_broken_for_ever(oracle: Oracle) -> None:
+    oracle.produced("risk-events", 0, 1, risk(1), AT)
+    late = AT + LONGEST_SECONDS + LOST_AFTER_SECONDS
+    oracle.look(late - 1, late - 1)
+    assert faults(oracle) == {}
+    oracle.look(late, late)
+    assert faults(oracle) == {"lost": 1}
+
+
+def test_at_the_end_what_is_owed_is_lost(oracle: Oracle) -> None:
+    oracle.produced("risk-events", 0, 1, risk(1), AT)
+    oracle.arrived("bob", frame(alert(1)), AT)
+    oracle.look(math.inf)
+    assert (oracle.outstanding(), faults(oracle)) == (0, {"lost": 1, "altered": 1})
 
 
 def test_a_broadcast_is_owed_to_everyone(oracle: Oracle) -> None:

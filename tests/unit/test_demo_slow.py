@@ -1,5 +1,6 @@
 """demo/slow.py: a client that reads nothing has events sent for it until its replica says that it closed it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -8,11 +9,12 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 from aiokafka import AIOKafkaProducer
+from harness.waiting import eventually
 
 from demo import slow as slow_module
 from demo.ports import free_port
 from demo.process import Process
-from demo.slow import USER, SlowClient
+from demo.slow import MOST_EVENTS, USER, SlowClient
 
 
 class ScriptedProducer:
@@ -34,11 +36,13 @@ class Replica:
     def __init__(self) -> None:
         self.closed: int | None = None
         self.is_there = True
+        self.asked = 0
         ports = {"ws": free_port(), "admin": free_port()}
         self.process = cast(Process, SimpleNamespace(name="gateway-1", ports=ports, port=ports["ws"]))
         self.handshakes: list[str] = []
 
     async def metrics(self, _: web.Request) -> web.Response:
+        self.asked += 1
         if not self.is_there:
             raise web.HTTPServiceUnavailable
         others = 'notify_gateway_closes_total{code="1012"} 7.0\n'
@@ -96,9 +100,25 @@ async def test_it_ends_when_it_was_closed(replica: Replica, before: int | None) 
 
 async def test_it_gives_up_after_a_while(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slow_module, "LONGEST_SECONDS", 0.2)
-    client = SlowClient(replica.process)
-    await run(client, ScriptedProducer())
+    monkeypatch.setattr(slow_module, "MOST_EVENTS", 40)
+    producer, client = ScriptedProducer(), SlowClient(replica.process)
+    await run(client, producer)
     assert not client.is_closed
+    assert len(producer.events) <= 40
+
+
+async def test_it_has_no_more_sent_than_the_broker_can_keep(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_module, "_TURN_SECONDS", 0)
+    replica.closed = 0
+    producer, client = ScriptedProducer(), SlowClient(replica.process)
+    running = asyncio.create_task(run(client, producer))
+    await eventually(lambda: len(producer.events) == MOST_EVENTS, "all to be sent")
+    asked = replica.asked
+    await eventually(lambda: replica.asked > asked + 10, "ten more turns")
+    assert len(producer.events) == MOST_EVENTS
+    replica.closed = 1
+    await running
+    assert client.is_closed
 
 
 async def test_a_replica_that_was_restarted_has_not_closed_it(

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -143,6 +144,24 @@ async def test_redis_is_cut_and_heals(world: World) -> None:
     assert world.supervisor.redis_cut_for_s is None
 
 
+async def test_it_knows_since_when_all_is_whole(world: World) -> None:
+    world.supervisor.look()
+    assert world.supervisor.whole_since == 0
+    began = time.time()
+    world.supervisor.cut_redis(0.3)
+    world.supervisor.look()
+    assert began <= world.supervisor.whole_since <= time.time()
+
+    def stands_still() -> bool:
+        before = world.supervisor.whole_since
+        world.supervisor.look()
+        return world.supervisor.whole_since == before
+
+    assert not stands_still()
+    await eventually(stands_still, "it to heal")
+    assert world.supervisor.redis_cut_for_s is None
+
+
 async def test_what_is_cut_heals_when_all_ends(world: World) -> None:
     world.supervisor.cut_redis(600)
     await eventually(lambda: world.proxy.mode == "refuse", "the cut")
@@ -190,7 +209,16 @@ async def test_a_slow_client_is_shown_until_it_is_over(world: World, monkeypatch
     await world.supervisor.start_slow_client()
 
 
+async def test_while_anything_is_broken_there_is_no_slow_client(world: World) -> None:
+    world.supervisor.cut_redis(0.3)
+    with pytest.raises(Busy, match="mended"):
+        await world.supervisor.start_slow_client()
+    await eventually(lambda: world.proxy.mode == "refuse", "the cut")
+    await eventually(lambda: world.proxy.mode == "pass", "it to heal")
+    assert world.supervisor.slow is None
+
+
 async def test_without_a_ready_replica_there_is_no_slow_client(world: World) -> None:
     world.ready.clear()
-    with pytest.raises(Busy, match="ready"):
+    with pytest.raises(Busy, match="mended"):
         await world.supervisor.start_slow_client()

@@ -195,7 +195,13 @@ async def test_the_demo_is_broken_from_its_page_and_each_event_comes_once(tmp_pa
                 await look.click(what)
                 await eventually(lambda said=said: look.has("#broken", said), said, seconds=60)
                 await eventually(nothing_is_broken, f"{said}, and mended", seconds=90)
-            await look.click("[data-break=slow]")
+
+            async def slow_client_is_there() -> bool:
+                """It is refused until what was started again is ready, which takes longer than to be running."""
+                await look.click("[data-break=slow]")
+                return bool(re.search("reads nothing|slow client was closed", await look.text("#broken")))
+
+            await eventually(slow_client_is_there, "a client that reads nothing", seconds=90, poll_seconds=1.0)
             await eventually(lambda: look.has("#broken", "slow client was closed"), "it to be closed", seconds=90)
             await picture(look, "console-after", tmp_path)
 

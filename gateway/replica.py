@@ -239,15 +239,19 @@ class Replica:
         return self._authenticator is None or self._authenticator.revocations.are_known
 
     def _why_not_ready(self) -> str | None:
+        return self._state()[1]
+
+    def _state(self) -> tuple[State, str | None]:
+        """What this replica is, and why it is not ready."""
         if self._stop.is_set():
-            return "draining"
+            return State.DRAINING, "draining"
         if not self._subscriber.was_up:
-            return "not subscribed yet: waiting for Redis"
+            return State.STARTING, "not subscribed yet: waiting for Redis"
         if not self._knows_revocations:
-            return "which tokens are revoked is not known yet"
+            return State.STARTING, "which tokens are revoked is not known yet"
         if self._subscriber.is_deaf:
-            return "deaf: the relay's beat rises in Redis and is not heard here"
-        return None
+            return State.DEAF, "deaf: the relay's beat rises in Redis and is not heard here"
+        return State.READY if self._subscriber.is_up else State.AWAY, None
 
     def _why_closed(self) -> str | None:
         if not self._takes_clients:
@@ -288,17 +292,8 @@ class Replica:
             return unavailable("Redis is away; ask again.", spread_ms())
 
     def _status(self) -> Status:
-        reason = self._why_not_ready()
-        return replica_status(self._counts(), self._state(), reason, self._settings.listener.ws_port, self._started_ms)
-
-    def _state(self) -> State:
-        if self._stop.is_set():
-            return State.DRAINING
-        if not self._subscriber.was_up or not self._knows_revocations:
-            return State.STARTING
-        if self._subscriber.is_deaf:
-            return State.DEAF
-        return State.READY if self._subscriber.is_up else State.AWAY
+        state, reason = self._state()
+        return replica_status(self._counts(), state, reason, self._settings.listener.ws_port, self._started_ms)
 
     def _counts(self) -> GatewayCounts:
         return GatewayCounts(

@@ -2,14 +2,12 @@
 letters. Pure."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client.metrics import MetricWrapperBase
 
 from shared.metrics import RelayMetrics
-from shared.statuses import Status
-
-KIND: Final = "relay"
+from shared.statuses import RELAY, Status
 
 
 class Letter(NamedTuple):
@@ -40,7 +38,7 @@ def relay_status(relay: Reporting, metrics: RelayMetrics, started_ms: int) -> St
     for (topic, result), count in _samples(metrics.events, "topic", "result"):
         events.setdefault(topic, {})[result] = int(count)
     return {
-        "kind": KIND,
+        "kind": RELAY,
         "state": "starting" if waits else "stalled" if stalls else "ready",
         "reason": waits or stalls,
         "started_ms": started_ms,

@@ -30,6 +30,10 @@ MOST: Final = 2_000
 _SCRIPT: Final = files("shared").joinpath("status.lua").read_bytes()
 
 Status = Mapping[str, Any]
+"""Has the `kind` of its process, RELAY or GATEWAY, and figures."""
+
+RELAY: Final = "relay"
+GATEWAY: Final = "gateway"
 
 log = get_logger("shared.statuses")
 

@@ -53,8 +53,14 @@ def _is_loopback_origin(origin: str) -> bool:
 
 
 def _is_loopback_authority(authority: str) -> bool:
+    host = host_of(authority)
+    return host is not None and is_loopback(host)
+
+
+def host_of(authority: str) -> str | None:
+    """The name or address in a Host, in lower case; None for what is none."""
     match = _AUTHORITY.fullmatch(authority)
-    return match is not None and is_loopback((match[1] or match[2]).lower())
+    return None if match is None else (match[1] or match[2]).lower()
 
 
 def is_loopback(host: str) -> bool:

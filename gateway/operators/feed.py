@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from gateway.operators.fleet import RedisLook, fleet
@@ -30,7 +30,6 @@ class Feed:
         self._lookers = 0
         self._wanted = asyncio.Event()
         self._next: asyncio.Future[bytes] | None = None
-        self._clock: Callable[[], float] = time.monotonic
 
     @property
     def is_full(self) -> bool:
@@ -52,8 +51,8 @@ class Feed:
         self._wanted.set()
         try:
             yield b"retry: %d\n\n" % RETRY_MS
-            until = self._clock() + STREAM_SECONDS
-            while self._clock() < until:
+            until = time.monotonic() + STREAM_SECONDS
+            while time.monotonic() < until:
                 if self._next is None:
                     self._next = asyncio.get_running_loop().create_future()
                 yield await asyncio.shield(self._next)
@@ -63,12 +62,12 @@ class Feed:
                 self._wanted.clear()
 
     async def _look(self) -> bytes:
-        began = self._clock()
+        began = time.monotonic()
         try:
             self._told = await self._statuses.read()
         except RedisError as error:
-            since_ms = round(1_000 * (self._clock() - self._told_at))
+            since_ms = round(1_000 * (time.monotonic() - self._told_at))
             told = [one._replace(seen_ms_ago=one.seen_ms_ago + since_ms) for one in self._told]
             return fleet(told, RedisLook(self._address, error=str(error)))
-        self._told_at = self._clock()
+        self._told_at = time.monotonic()
         return fleet(self._told, RedisLook(self._address, ms=round(1_000 * (self._told_at - began), 2)))

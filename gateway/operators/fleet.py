@@ -3,16 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from gateway.deliveries import AGES_MS
-from gateway.operators.status import KIND as GATEWAY
 from shared.message import BROADCAST_TOPICS, TYPE_OF_TOPIC
-from shared.statuses import Told
-
-RELAY: Final = "relay"
+from shared.statuses import GATEWAY, RELAY, Told
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Final
 
+from gateway.admission.locality import host_of
 from gateway.admission.refusal import Refusal
 
 HEADER: Final = b"x-notify-admin"
@@ -37,24 +38,24 @@ class Guard:
     def refuse(self, headers: Mapping[bytes, bytes]) -> Refusal | None:
         """Why a request that acts is refused; its headers in lower case."""
         if not self._is_known(headers.get(b"host", b"").decode("latin-1")):
-            return _refusal(HTTPStatus.FORBIDDEN, "unknown_host", "This Host is not known; name it in ADMIN_HOSTS.")
+            return Refusal(HTTPStatus.FORBIDDEN, "unknown_host", "This Host is not known; name it in ADMIN_HOSTS.")
         if headers.get(HEADER) != b"1":
-            return _refusal(HTTPStatus.FORBIDDEN, "no_header", "Send the header X-Notify-Admin: 1.")
+            return Refusal(HTTPStatus.FORBIDDEN, "no_header", "Send the header X-Notify-Admin: 1.")
         if self.is_open:
             return None
         if self.token is None:
             message = "Nobody may act here: ADMIN_TOKEN is not set (32 characters or more: openssl rand -hex 32)."
-            return _refusal(HTTPStatus.FORBIDDEN, "acts_are_off", message)
+            return Refusal(HTTPStatus.FORBIDDEN, "acts_are_off", message)
         said = headers.get(b"authorization", b"")
         if said[: len(_BEARER)].lower() != _BEARER or not hmac.compare_digest(said[len(_BEARER) :], self.token):
             message = "Send Authorization: Bearer with what ADMIN_TOKEN is set to."
-            return _refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message)
+            return Refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message)
         return None
 
     def _is_known(self, authority: str) -> bool:
-        host, bracket, _ = authority.lower().removeprefix("[").partition("]")
-        if not bracket:
-            host = authority.lower().rpartition(":")[0] or authority.lower()
+        host = host_of(authority)
+        if host is None:
+            return False
         if host == "localhost" or host in self.hosts:
             return True
         try:
@@ -62,7 +63,3 @@ class Guard:
         except ValueError:
             return False
         return True
-
-
-def _refusal(status: HTTPStatus, error: str, message: str) -> Refusal:
-    return Refusal(status, error, message)

@@ -1,12 +1,9 @@
 """What a replica says of itself (shared/statuses.py): the figures of /metrics, and its state. Pure."""
 
 from enum import Enum
-from typing import Final
 
 from shared.metrics import Cumulated, GatewayCounts
-from shared.statuses import Status
-
-KIND: Final = "gateway"
+from shared.statuses import GATEWAY, Status
 
 
 class State(Enum):
@@ -24,7 +21,7 @@ class State(Enum):
 def replica_status(counts: GatewayCounts, state: State, reason: str | None, port: int, started_ms: int) -> Status:
     """`port` is where clients connect, `started_ms` when this process began: all that is counted is since then."""
     return {
-        "kind": KIND,
+        "kind": GATEWAY,
         "state": state.value,
         "reason": reason,
         "address": str(port),

@@ -21,17 +21,30 @@ from harness.v1 import parse_event
 from harness.waiting import eventually
 
 _PACKAGE = ROOT / "clients" / "typescript"
-PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
+_PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
 _DIST = _PACKAGE / "dist"
 _HERE = Path(__file__).parent
 _OPEN_SECONDS = 60.0
 _PLACE = re.compile(rb',"stream":"(global|user)","epoch":"[0-9a-z]+-?","seq":[0-9]+\}')
 
 
-def chromium() -> str | None:
-    """Where it is."""
+def _chromium() -> str | None:
     names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+async def start_browser(script: str, url: str) -> asyncio.subprocess.Process:
+    """A script of this folder for node, which opens a page in Chromium and speaks JSON lines."""
+    return await asyncio.create_subprocess_exec(
+        "node",
+        str(_HERE / script),
+        str(_PLAYWRIGHT),
+        str(_chromium()),
+        url,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
 
 
 class PageServer:
@@ -121,23 +134,14 @@ class Page(Client):
         """Why there can be none here, or None."""
         if shutil.which("node") is None:
             return "node is not installed"
-        if chromium() is None:
+        if _chromium() is None:
             return "there is no chromium (CHROMIUM=/path/to/it)"
-        if not PLAYWRIGHT.exists() or not _DIST.exists():
+        if not _PLAYWRIGHT.exists() or not _DIST.exists():
             return "the client is not built (make client)"
         return None
 
     async def open(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            "node",
-            str(_HERE / "browser.mjs"),
-            str(PLAYWRIGHT),
-            str(chromium()),
-            self._page,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
+        self._process = await start_browser("browser.mjs", self._page)
         self._reader = asyncio.create_task(self._read())
         await eventually(
             lambda: (self._pid is not None and self.state == "open") or not self.is_connected,

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any, Self
 
-from harness.browser import PLAYWRIGHT, chromium
+from harness.browser import start_browser
 
-_HERE = Path(__file__).parent
 _ANSWER_SECONDS = 60.0
 
 
@@ -18,16 +16,7 @@ class Look:
         self._url = url
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            "node",
-            str(_HERE / "look.mjs"),
-            str(PLAYWRIGHT),
-            str(chromium()),
-            self._url,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=1 << 20,
-        )
+        self._process = await start_browser("look.mjs", self._url)
         assert await self._answer() == "open"
         return self
 

@@ -33,9 +33,10 @@ from shared.http_head import END_OF_HEAD, find_end
 SOCKETS_RESERVE: Final = 100
 """Sockets above the limit of connections that may ask for HTTP routes."""
 
-REFUSALS_RESERVE: Final = 50
-"""Sockets above those that are told to go. Whoever comes then is cut off without a word: together
-they stay within settings.FILE_RESERVE."""
+REFUSALS_RESERVE: Final = 750
+"""Sockets above those that are told to go, and that one turn of the loop may find on their way in or out when
+a crowd comes back to a full replica. Whoever comes then is cut off without a word: together they stay within
+settings.FILE_RESERVE."""
 
 HEAD_PARTS: Final = 4
 """Of a turn's (gateway.turns), for a head: twelve are read and answered in one turn of the loop, however many

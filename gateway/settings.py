@@ -20,8 +20,9 @@ from shared.errors import SettingsError
 from shared.settings import CommaSeparated, Settings
 from shared.tls import Names, server_context
 
-FILE_RESERVE: Final = 300
-"""Open files kept for everything that is not a client: links, listeners, operators, logs."""
+FILE_RESERVE: Final = 1_000
+"""Open files kept for everything that is not a connection: whoever is told to come again (most of them, see
+door.REFUSALS_RESERVE), HTTP requests, links, listeners, operators, logs."""
 
 
 class ListenerSettings(Settings):

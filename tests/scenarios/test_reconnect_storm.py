@@ -14,9 +14,10 @@ from bench.tools import LoadClient
 log = logging.getLogger(__name__)
 
 CROWD = 5_000
-AT_ONCE = 512
+AT_ONCE = 360
 """Of them on their way in at each moment. libuv accepts all that wait in one go, at about 25
-microseconds each: 4,000 are one pause of 100 ms."""
+microseconds each: 4,000 are one pause of 100 ms. Twice as many are below door.REFUSALS_RESERVE: those that
+were refused are still there when the next come."""
 
 needs_files = pytest.mark.skipif(
     resource.getrlimit(resource.RLIMIT_NOFILE)[1] < CROWD + 1_000, reason="needs a limit of open files above 6,000"

@@ -264,10 +264,10 @@ def test_more_connections_than_open_files_are_refused_with_the_name_and_the_most
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limit(monkeypatch, 1_024)
-    monkeypatch.setenv("MAX_CONNECTIONS", "725")
-    assert error_of(AdmissionSettings) == "MAX_CONNECTIONS=725: at most 724 with a limit of 1024 open files"
-    monkeypatch.setenv("MAX_CONNECTIONS", "724")
-    assert load(AdmissionSettings).connection_limit == 724
+    monkeypatch.setenv("MAX_CONNECTIONS", "25")
+    assert error_of(AdmissionSettings) == "MAX_CONNECTIONS=25: at most 24 with a limit of 1024 open files"
+    monkeypatch.setenv("MAX_CONNECTIONS", "24")
+    assert load(AdmissionSettings).connection_limit == 24
 
 
 @pytest.mark.parametrize("files", [100, FILE_RESERVE])

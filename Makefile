@@ -45,12 +45,13 @@ bench-quick: setup ## measure for two minutes; fails when something is far off i
 bench-full: setup ## as bench, with more rounds and larger crowds: an hour or two
 	@$(IN_VENV) bench --effort full --write
 
-lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, .env.example fresh
+lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, what is made from the code is fresh
 	@$(IN_VENV) ruff check .
 	@$(IN_VENV) ruff format --check .
 	@$(IN_VENV) mypy --strict gateway relay shared demo scripts bench
 	@$(IN_VENV) scripts.lock --check
 	@$(IN_VENV) scripts.env_example --check
+	@$(IN_VENV) scripts.settings_table --check
 
 check: lint test ## lint and test
 
@@ -61,6 +62,7 @@ fmt: setup ## format the code, and mend what ruff can
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .
 
-lock: setup ## make requirements/*.txt anew from pyproject.toml, and .env.example (needs uv)
+lock: setup ## make anew what is made from the code: requirements/*.txt (needs uv), .env.example, docs/settings.md
 	@$(IN_VENV) scripts.lock
 	@$(IN_VENV) scripts.env_example
+	@$(IN_VENV) scripts.settings_table

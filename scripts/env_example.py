@@ -50,14 +50,20 @@ def render(classes: Iterable[type[Settings]]) -> str:
             seen.add(name)
             if not field.description:
                 raise ValueError(f"{settings.__module__}.{settings.__name__}.{name} has no description")
-            lines.append(f"# {' '.join(field.description.split())}\n{name.upper()}={_value(field)}")
+            lines.append(f"# {' '.join(field.description.split())}\n{name.upper()}={default_text(field)}")
         if lines:
-            title = " ".join((settings.__doc__ or settings.__name__).split("\n\n")[0].split())
-            parts.append("\n".join([f"# --- {_OWNERS[settings.__module__.split('.')[0]]}: {title}", *lines, ""]))
+            parts.append("\n".join([f"# --- {title(settings)}", *lines, ""]))
     return "\n".join(parts)
 
 
-def _value(field: FieldInfo) -> str:
+def title(settings: type[Settings]) -> str:
+    """Whose settings they are, and what they are about, in one line."""
+    about = " ".join((settings.__doc__ or settings.__name__).split("\n\n")[0].split())
+    return f"{_OWNERS[settings.__module__.split('.')[0]]}: {about}"
+
+
+def default_text(field: FieldInfo) -> str:
+    """A field's default as a variable holds it; empty for unset."""
     default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
     if default is None or (isinstance(default, Mapping) and not default):
         return ""

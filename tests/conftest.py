@@ -12,6 +12,16 @@ from harness.stage import Stage
 from demo.process import Process, Processes
 
 _SCENARIOS = Path(__file__).parent / "scenarios"
+_CLIENT_SIDE = frozenset(
+    f"test_{name}"
+    for name in (
+        "attacks", "bad_handshakes", "bad_input_v1", "browser", "compressed", "conflated", "console", "demo",
+        "drain_resumes", "event_streams", "filter", "operators", "reconnect_storm", "refused", "rolling",
+        "silent_clients", "slow_client", "tls_for_clients", "tokens", "too_many_connections", "wrong_settings",
+    )
+)  # fmt: skip
+"""Scenarios about what a replica's clients do and see: which broker and Redis are behind it makes no difference."""
+
 _LOG_LINES = 120
 _LOGS = pytest.StashKey[dict[str, str]]()
 
@@ -20,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _SCENARIOS in item.path.parents:
             item.add_marker("scenario")
+            if item.path.stem in _CLIENT_SIDE:
+                item.add_marker("client_side")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ _CLIENT_SIDE = frozenset(
     f"test_{name}"
     for name in (
         "attacks", "bad_handshakes", "bad_input_v1", "browser", "compressed", "conflated", "console", "demo",
-        "drain_resumes", "event_streams", "filter", "operators", "reconnect_storm", "refused", "rolling",
+        "drain_resumes", "event_streams", "filter", "operators", "reconnect_storm", "refused",
         "silent_clients", "slow_client", "tls_for_clients", "tokens", "too_many_connections", "wrong_settings",
     )
 )  # fmt: skip

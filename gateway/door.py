@@ -106,6 +106,7 @@ class Doorkeeper:
         policy: Policy,
         connections: Connections,
         why_closed: Callable[[], str | None],
+        is_ready: Callable[[], bool],
     ) -> None:
         self.settings = settings
         self.policy = policy
@@ -115,6 +116,7 @@ class Doorkeeper:
         self._limit = settings.connection_limit
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
+        self._is_ready = is_ready
         self.doors: set[Newcomer] = set()
         self.awaited: OrderedDict[Newcomer, None] = OrderedDict()
         """Those whose heads have not come, in the order in which they came themselves."""
@@ -157,6 +159,11 @@ class Doorkeeper:
         if reason is None and connections.joining >= self.settings.max_handshakes:
             reason = "Too many handshakes at once"
         return unavailable(f"{reason}; connect again.", spread_ms()) if reason else None
+
+    def another_is_to_be_asked(self, request: Request) -> bool:
+        """Whether a refusal is for a load balancer, which sees its status and no more, and not for the client:
+        this replica is not ready (as /readyz says), so another is, or will be."""
+        return request.header(b"x-forwarded-for") is not None and not self._is_ready()
 
 
 class Door(Newcomer, asyncio.Protocol):
@@ -311,7 +318,10 @@ class Door(Newcomer, asyncio.Protocol):
         elif isinstance(admitted, Refused):
             self._refuse(*admitted)
         elif (refusal := self._keeper.refuse_for_now() or self._count_client(request)) is not None:
-            self._refuse(refusal, admitted.variant, admitted.handshake, admitted.origin)
+            if self._keeper.another_is_to_be_asked(request):
+                self._refuse(refusal, origin=admitted.origin)
+            else:
+                self._refuse(refusal, admitted.variant, admitted.handshake, admitted.origin)
         else:
             connection = kind(self._keeper.connections, self._transport, admitted)
             self._hand_on(connection)

@@ -113,7 +113,9 @@ class Replica:
             settings.connection, self._hub, self._wheel, self._replays, self._acks, self._authenticator
         )
         self._policy = self._policy_of(settings)
-        self._keeper = Doorkeeper(settings.admission, self._policy, self._connections, self._why_closed)
+        self._keeper = Doorkeeper(
+            settings.admission, self._policy, self._connections, self._why_closed, lambda: self._why_not_ready() is None
+        )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._takes_clients = True

@@ -55,11 +55,13 @@ class House:
         self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel, nothing, nothing)
         self.connections.turns = Turns(lambda turn: turn())  # each as if it came in a turn of its own
         self.why_closed: str | None = None
+        self.is_ready = True
         self.keeper = Doorkeeper(
             AdmissionSettings(_env_file=None, **settings),
             policy,
             self.connections,
             lambda: self.why_closed,
+            lambda: self.is_ready,
         )
         self.config = Config(SimpleNamespace(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.state = ServerState()
@@ -318,6 +320,25 @@ def test_a_replica_that_takes_no_clients_says_why_and_when_to_come_back() -> Non
     assert 0 < int(headers["Retry-After"]) <= 3
     _, _, frames = house.come(OFFERING).take().partition(b"\r\n\r\n")
     assert close_of(frames)[0] == 4004
+
+
+EVENTS = b"GET /events?user_id=ann HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_", [OFFERING, EVENTS], ids=["notify.plain", "events"])
+def test_a_load_balancer_is_told_by_the_status_that_another_replica_is_to_be_asked(request_: bytes) -> None:
+    # It cannot see what an accepted handshake, or a stream, says afterwards.
+    house = House()
+    house.why_closed, house.is_ready = "This replica is going", False
+    forwarded = request_.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 10.0.0.7\r\n\r\n")
+    status, headers, body = answer(house.come(forwarded))
+    assert (status, body["message"]) == (503, "This replica is going; connect again.")
+    assert headers["Retry-After"]
+    direct = house.come(request_).take()
+    assert b" 503 " not in direct
+    # Redis is away for all replicas: another would not help, and the client is to be told when to come again.
+    house.why_closed, house.is_ready = "Redis is away", True
+    assert b" 503 " not in house.come(forwarded).take()
 
 
 def test_a_bad_request_is_told_so_even_by_a_replica_that_is_closed() -> None:

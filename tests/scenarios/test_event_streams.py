@@ -1,64 +1,26 @@
 """Server-Sent Events through nginx as deploy/nginx.conf sets it up, and pages that embed a cursor."""
 
-import re
-import shutil
-
 import aiohttp
 import pytest
+from harness.load_balancers import NGINX, Edit, start_load_balancer
 from harness.stage import Stage
 from harness.v1 import EventSourceClient
 from harness.waiting import eventually
 
-from demo.ports import free_port
-from demo.process import ROOT, Process
-from demo.stack import answers_ok, http_url
+from demo.stack import http_url
+
+BUFFERING: Edit = (r"proxy_buffering off;", "proxy_buffering on;")
+"""nginx is not told to pass on at once what it gets, but by the answer's header."""
 
 
-@pytest.fixture(scope="module")
-def binary() -> str:
-    """nginx, if it is installed."""
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
-    return found or pytest.skip("needs nginx")
-
-
-async def started_nginx(stage: Stage, binary: str, replicas: list[Process], *, buffering: bool) -> Process:
-    """nginx with the project's own configuration before two replicas. With `buffering` it is not told
-    to pass on at once what it gets, but by the answer's header."""
-    port, folder = free_port(), stage.processes.folder / "nginx"
-    folder.mkdir()
-    text = (ROOT / "deploy" / "nginx.conf").read_text()
-    servers = "".join(f"server 127.0.0.1:{replica.port} max_fails=1 fail_timeout=5s;" for replica in replicas)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    for pattern, instead in (
-        (r"listen 8080;", f"listen 127.0.0.1:{port};"),
-        (r"http://gateway:8000", "http://gateways"),
-        (r"http \{", f"http {{ {paths} upstream gateways {{ {servers} }}"),
-        (r"pid /tmp/nginx.pid;", f"pid {folder}/pid;"),
-        (r"worker_rlimit_nofile \d+;", ""),
-        (r"worker_connections \d+;", "worker_connections 200;"),
-        *([(r"proxy_buffering off;", "proxy_buffering on;")] if buffering else []),
-    ):
-        text, count = re.subn(pattern, instead, text)
-        assert count == 1, pattern
-    (folder / "nginx.conf").write_text(text)
-    nginx = stage.processes.add(
-        "nginx",
-        [binary, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"],
-        ports={"http": port},
-        ready=lambda: answers_ok(f"http://127.0.0.1:{port}/livez"),
-    )
-    return await nginx.start().wait_until_ready()
-
-
-@pytest.mark.parametrize("buffering", [False, True], ids=["as deployed", "by the header alone"])
+@pytest.mark.parametrize("edits", [[], [BUFFERING]], ids=["as deployed", "by the header alone"])
 async def test_through_nginx_events_come_at_once_and_a_lost_replica_costs_none(
-    binary: str, stage: Stage, buffering: bool
+    stage: Stage, edits: list[Edit]
 ) -> None:
     relay = stage.add_relay()
     replicas = [stage.add_gateway(f"gateway-{number}", env={"HEARTBEAT_SECONDS": "1"}) for number in (1, 2)]
     await stage.start(relay, *replicas)
-    nginx = await started_nginx(stage, binary, replicas, buffering=buffering)
+    nginx = await start_load_balancer(stage.processes, NGINX, replicas, *edits)
     browsers = [await stage.connect_events(user, nginx) for user in (*stage.users, *stage.users)]
     device = await stage.connect_v1(stage.users[0], nginx)
     for browser in browsers:

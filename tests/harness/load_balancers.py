@@ -48,7 +48,7 @@ def shipped(file: str, edits: Sequence[Edit]) -> str:
     """A file of deploy/, edited. Raises AssertionError where an edit has not exactly one place."""
     text = (ROOT / "deploy" / file).read_text()
     for pattern, instead in edits:
-        text, count = re.subn(pattern, lambda _, instead=instead: instead, text, flags=re.MULTILINE)
+        text, count = re.subn(pattern, instead.replace("\\", r"\\"), text, flags=re.MULTILINE)
         assert count == 1, f"{file} has {pattern!r} {count} times"
     return text
 

@@ -14,9 +14,7 @@ BUFFERING: Edit = (r"proxy_buffering off;", "proxy_buffering on;")
 
 
 @pytest.mark.parametrize("edits", [[], [BUFFERING]], ids=["as deployed", "by the header alone"])
-async def test_through_nginx_events_come_at_once_and_a_lost_replica_costs_none(
-    stage: Stage, edits: list[Edit]
-) -> None:
+async def test_through_nginx_events_come_at_once_and_a_lost_replica_costs_none(stage: Stage, edits: list[Edit]) -> None:
     relay = stage.add_relay()
     replicas = [stage.add_gateway(f"gateway-{number}", env={"HEARTBEAT_SECONDS": "1"}) for number in (1, 2)]
     await stage.start(relay, *replicas)

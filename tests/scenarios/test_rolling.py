@@ -11,7 +11,7 @@ from harness.load_balancers import ENVOY, HAPROXY, NGINX, LoadBalancer, start_lo
 from harness.oracle import TYPE_OF_TOPIC
 from harness.producer import ALL_TOPICS
 from harness.stage import GROUP_SECONDS, Stage
-from harness.v1 import EventSourceClient, V1Client
+from harness.v1 import Control, EventSourceClient, V1Client
 from harness.waiting import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidHandshake
@@ -23,7 +23,7 @@ REPLICAS = 3
 DRAIN = {"DRAIN_DELAY_SECONDS": "2", "DRAIN_SECONDS": "2", "HEARTBEAT_SECONDS": "1", "ADMIN_OPEN": "true"}
 
 Samples = Counter[tuple[str, str]]
-"""Values by name and labels' values, in the order of the labels' names; those of several processes added."""
+"""Values, whole, by name and labels' values, in the order of the labels' names; those of several processes added."""
 
 
 async def scrape(stage: Stage, *services: Process) -> Samples:
@@ -37,12 +37,12 @@ async def scrape(stage: Stage, *services: Process) -> Samples:
             assert family.type != "unknown", family.name
             for sample in family.samples:
                 labels = ",".join(value for name, value in sorted(sample.labels.items()) if name != "le")
-                samples[sample.name, labels] += sample.value
+                samples[sample.name, labels] += int(sample.value)
     return samples
 
 
 def increase(before: Samples, after: Samples, name: str, labels: str = "") -> int:
-    return int(after[name, labels] - before[name, labels])
+    return after[name, labels] - before[name, labels]
 
 
 class Visitor:
@@ -89,7 +89,7 @@ class Visitor:
         self.resumed += 1
 
     @property
-    def _controls(self) -> Sequence[dict[str, object]]:
+    def _controls(self) -> Sequence[Control]:
         return self.client.controls if isinstance(self.client, EventSourceClient) else self.client.knowledge.controls
 
 

@@ -22,11 +22,12 @@ from gateway.audience import Audience
 from gateway.authentication.authenticator import Authenticator, revoked_token
 from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
+from gateway.control_frames import Conflated, ControlFrame, Error, GoingAway, stream_name
 from gateway.cursor import Cursor
-from gateway.frames import Control, frame_control
+from gateway.frames import frame_control
 from gateway.group import Due, Wishes
 from gateway.held import Held
-from gateway.hub import Hub, stream_name
+from gateway.hub import Hub
 from gateway.outlet import Outlet
 from gateway.settings import ConnectionSettings
 from gateway.turns import Turns
@@ -238,9 +239,9 @@ class Connection(asyncio.Protocol):
     def going_away(self, retry_after_ms: int) -> None:
         """Tell the client to be elsewhere after `retry_after_ms`; plain ones cannot be told."""
         if not self.is_joining:
-            self.say({"control": "going_away", "retry_after_ms": retry_after_ms})
+            self.say(GoingAway(retry_after_ms))
 
-    def say(self, control: Control) -> None:
+    def say(self, control: ControlFrame) -> None:
         """Write a control frame, if the client has such."""
         frame = frame_control(self.wishes.variant, control)
         if frame:
@@ -289,7 +290,7 @@ class Connection(asyncio.Protocol):
         if time.time() < claims.expires_at + GRACE_SECONDS:
             authenticator.expiries.set(self, claims.expires_at + GRACE_SECONDS)
             if not self.is_joining:
-                self.say({"control": "error", "code": CloseCode.TOKEN_EXPIRED.reason, "message": _SEND_ANOTHER})
+                self.say(Error(CloseCode.TOKEN_EXPIRED.reason, _SEND_ANOTHER))
         else:
             self.close(CloseCode.TOKEN_EXPIRED)
 
@@ -422,8 +423,8 @@ class Connection(asyncio.Protocol):
             return
 
         def notice(dropped: int) -> bytes:
-            told = {"control": "conflated", "stream": stream_name(is_global=is_global), "type": type_.decode()}
-            return frame_control(self.wishes.variant, {**told, "dropped": dropped})
+            told = Conflated(stream_name(is_global=is_global), type_.decode(), dropped)
+            return frame_control(self.wishes.variant, told)
 
         before = held.size_bytes
         if held.add_newest(type_, frame, notice):

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.admission.wishes import parse_types
+from gateway.control_frames import TypeName
 from gateway.cursor import Cursor, parse_cursor
 
 
@@ -35,7 +36,7 @@ class Auth(msgspec.Struct, frozen=True, tag_field="control", tag="auth"):
 class Filter(msgspec.Struct, frozen=True, tag_field="control", tag="filter"):
     """Only these types from now on; an empty list: all."""
 
-    types: list[str]
+    types: list[TypeName]
 
 
 class Ping(msgspec.Struct, frozen=True, tag_field="control", tag="ping"):

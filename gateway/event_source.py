@@ -10,6 +10,7 @@ from gateway.admission.admit import Admitted
 from gateway.admission.handshake import event_stream
 from gateway.close_codes import CloseCode
 from gateway.connection import Connection, Connections
+from gateway.control_frames import Error
 from gateway.cursor import START, Cursor
 from gateway.frames import Variant, event_id, frame_control
 from gateway.group import Due, is_conflated, with_ids
@@ -58,8 +59,7 @@ class EventSource(Connection):
             self._hold_due(one, data, is_global=is_global)
 
     def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
-        error = {"control": "error", "code": code.reason, "message": reason or code.reason}
-        frame = frame_control(Variant.EVENTS, error)
+        frame = frame_control(Variant.EVENTS, Error(code.reason, reason or code.reason))
         return frame if code.retry else b"retry: %d\n\n%s" % (NEVER_MS, frame)
 
     def _end(self, last_bytes: bytes) -> None:

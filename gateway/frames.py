@@ -4,14 +4,14 @@ events of an event stream (HTML, section 9.2), and what is in them (DESIGN secti
 A server's frames are not masked, so one frame serves every socket.
 """
 
-from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from gateway.close_codes import CloseCode
-from gateway.cursor import Cursor, Position
+from gateway.control_frames import ControlFrame, heartbeat
+from gateway.cursor import Cursor
 from shared.message import Message
 
 PING: Final = b"\x89\x00"
@@ -24,9 +24,6 @@ _COMPRESSED: Final = 0x40
 
 _CLOSE: Final = 0x88
 _MAX_CONTROL_BYTES: Final = 125
-
-Control = Mapping[str, Any]
-"""A control frame of notify.v1: `control` says which."""
 
 
 class Variant(IntEnum):
@@ -58,7 +55,7 @@ def frame_snapshot(variant: Variant, message: Message) -> bytes:
     return frame + b"\n" if variant is Variant.EVENTS else frame  # no place: it is behind where the client is
 
 
-def frame_control(variant: Variant, control: Control) -> bytes:
+def frame_control(variant: Variant, control: ControlFrame) -> bytes:
     """A control frame; nothing for plain clients, who have none."""
     if variant is Variant.PLAIN:
         return b""
@@ -71,21 +68,12 @@ def frame_heartbeat(variant: Variant, tops: Cursor | None, ts_ms: int) -> bytes:
     proven at present."""
     if variant is Variant.EVENTS:
         return b": heartbeat\n" if tops else b": heartbeat\n\n"
-    return frame_control(variant, {"control": "heartbeat", **(positions(tops) if tops else {}), "ts": ts_ms})
+    return frame_control(variant, heartbeat(tops, ts_ms))
 
 
 def event_id(cursor: Cursor) -> bytes:
     """The end of an event, with what lets a browser resume behind it (Last-Event-ID)."""
     return b"id: %s\n\n" % cursor.encode()
-
-
-def positions(cursor: Cursor) -> dict[str, Any]:
-    """A cursor as control frames have it."""
-    return {"global": _position(cursor.everyone), "user": _position(cursor.user)}
-
-
-def _position(position: Position) -> dict[str, Any]:
-    return {"epoch": position.epoch.decode(), "seq": position.seq}
 
 
 def _v1(message: Message, is_global: bool, label: bytes, more: bytes) -> bytes:

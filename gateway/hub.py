@@ -14,10 +14,11 @@ from typing import Final
 
 from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
+from gateway.control_frames import resync
 from gateway.cursor import Cursor, Position
 from gateway.deflate import deflated
 from gateway.deliveries import Deliveries
-from gateway.frames import Control, Variant, frame_control, frame_heartbeat, frame_message
+from gateway.frames import Variant, frame_control, frame_heartbeat, frame_message
 from gateway.group import Due, Group, Receiver, Wishes
 from gateway.resume import Resync
 from gateway.stream import Filled, Meta, Verdict
@@ -365,13 +366,13 @@ class Hub:
         be are closed: they come back and start afresh."""
         self._note_unsettled(audience)
         if filled.hole:
-            resync = resync_frame(is_global=audience.name.is_global, reason=Resync.GAP)
+            told = resync(is_global=audience.name.is_global, reason=Resync.GAP)
             for group in list(audience.groups.values()):
                 if group.wishes.variant is Variant.PLAIN:
                     for member in group.everyone():
                         member.close(CloseCode.GAP)
                 else:
-                    self._push_to(group, Due(frame_control(group.wishes.variant, resync)))
+                    self._push_to(group, Due(frame_control(group.wishes.variant, told)))
         self._push(audience, filled.push)
 
     def members_of(self, user_id: str) -> list[Receiver]:
@@ -550,13 +551,3 @@ def _write_due(member: Receiver, due: Due) -> None:
         member.write_events((due,), is_global=False)
     else:
         member.write(due.frame)
-
-
-def resync_frame(*, is_global: bool, reason: Resync) -> Control:
-    """What a client is told of a hole that cannot be filled."""
-    return {"control": "resync", "stream": stream_name(is_global=is_global), "reason": reason.value}
-
-
-def stream_name(*, is_global: bool) -> str:
-    """A stream as control frames have it."""
-    return "global" if is_global else "user"

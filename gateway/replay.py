@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from gateway.acks import Acks
 from gateway.admission.refusal import Refusal, spread_ms, too_many_replays, unavailable
@@ -18,11 +18,12 @@ from gateway.admission.wishes import Asked
 from gateway.allowance import Allowance
 from gateway.audience import Audience, Member
 from gateway.close_codes import CloseCode
+from gateway.control_frames import ControlFrame, resync
 from gateway.cursor import START, Cursor, Position
 from gateway.frames import Variant, frame_control, frame_message, frame_snapshot
 from gateway.group import Due, with_ids
 from gateway.history import parse_meta, parse_page, read_meta
-from gateway.hub import Hub, resync_frame
+from gateway.hub import Hub
 from gateway.resume import Resync, before_all, end_of, judge
 from gateway.settings import ConnectionSettings
 from gateway.stream import Meta, Stream
@@ -72,7 +73,7 @@ class Replaying(Member, Protocol):
 
     def answer(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> None: ...
     def refuse(self, refusal: Refusal) -> None: ...
-    def say(self, control: Any) -> None: ...
+    def say(self, control: ControlFrame) -> None: ...
     def hold(self) -> None: ...
     def seated(self, at: Cursor) -> None: ...
     def replayed(self) -> None: ...
@@ -373,7 +374,7 @@ class Replay:
             if variant is Variant.PLAIN:
                 connection.close(CloseCode.GAP)
                 return
-            connection.say(resync_frame(is_global=track is everyone, reason=track.resync))
+            connection.say(resync(is_global=track is everyone, reason=track.resync))
         starts = everyone.at.seq
         wanted = [one for one in beginning.snapshot if one.seq <= starts and connection.wishes.want(one)]
         if wanted:
@@ -431,8 +432,8 @@ class Replay:
             log.error("a hole in a log that a client is replayed", stream=track.audience.name.bucket, after=page.after)
             if variant is Variant.PLAIN:
                 raise Broken("the log has a hole")
-            resync = resync_frame(is_global=is_global, reason=Resync.GAP)
-            connection.write_replayed(frame_control(variant, resync))
+            told = resync(is_global=is_global, reason=Resync.GAP)
+            connection.write_replayed(frame_control(variant, told))
         due = [
             Due(
                 frame_message(variant, message, is_global=is_global, label=message.epoch),

@@ -11,8 +11,9 @@ from gateway.authentication.token import Claims
 from gateway.close_codes import CloseCode
 from gateway.connection import Connection, Connections
 from gateway.control import Ack, Auth, BadControl, ControlMessage, Filter, cursor_of, parse_control, types_of
+from gateway.control_frames import Authenticated, Error, Pong, welcome
 from gateway.cursor import Cursor
-from gateway.frames import PING, PONG_HEADER, Variant, close_frame, frame_control, positions
+from gateway.frames import PING, PONG_HEADER, Variant, close_frame, frame_control
 from gateway.group import Wishes
 from gateway.inbound import Inbound, Received
 
@@ -48,14 +49,9 @@ class WebSocket(Connection):
         answer = switching_protocols(self._handshake)
         if self.wishes.variant is not Variant.V1:
             return answer
-        welcome = {
-            "control": "welcome",
-            **positions(starts_at),
-            "heartbeat_ms": 1000 * self._connections.hub.heartbeat_seconds,
-            "recovered": recovered,
-            "replayed": replayed,
-        }
-        return answer + frame_control(Variant.V1, welcome)
+        heartbeat_ms = 1000 * self._connections.hub.heartbeat_seconds
+        first = welcome(starts_at, heartbeat_ms=heartbeat_ms, recovered=recovered, replayed=replayed)
+        return answer + frame_control(Variant.V1, first)
 
     def _last_words(self, code: CloseCode, reason: str | None) -> bytes:
         return close_frame(code, reason)
@@ -163,7 +159,7 @@ class WebSocket(Connection):
         elif isinstance(control, Auth):
             self._authenticate(control.token)
         else:
-            self.say({"control": "pong"})
+            self.say(Pong())
 
     def _authenticate(self, token: str) -> None:
         """Take a fresh token, which ends the connection when it ends. Raises BadControl."""
@@ -188,7 +184,7 @@ class WebSocket(Connection):
             raise BadControl("other_user", "The token is another user's; connect anew with it.")
         else:
             self._note_expiry(judgement)
-            self.say({"control": "auth", "expires_at": int(judgement.expires_at)})
+            self.say(Authenticated(int(judgement.expires_at)))
 
     def _judge_again(self, token: bytes) -> None:
         """The keys were fetched, or could not be."""
@@ -200,7 +196,7 @@ class WebSocket(Connection):
             self._complain(bad)
 
     def _complain(self, bad: BadControl) -> None:
-        self.say({"control": "error", "code": bad.code, "message": str(bad)})
+        self.say(Error(bad.code, str(bad)))
 
     def _acknowledge(self, cursor: Cursor) -> None:
         acks, audience = self._connections.acks, self.audience

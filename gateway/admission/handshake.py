@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from gateway.admission.refusal import Refusal, refusal_response
 from gateway.admission.request import Request
+from gateway.control_frames import Error
 from gateway.deflate import negotiate
 from gateway.frames import Variant, close_frame, frame_control
 
@@ -133,8 +134,8 @@ def refusal_answer(
     an accepted handshake and a close frame, since a browser hides the status from its page; to an
     EventSource that is to come again by a stream that ends, since it gives up on any other status."""
     if variant is Variant.EVENTS and refusal.retry_after_ms is not None:
-        error = {"control": "error", "code": refusal.error, "message": refusal.message}
-        return event_stream(refusal.retry_after_ms, origin) + frame_control(variant, error)
+        error = frame_control(variant, Error(refusal.error, refusal.message))
+        return event_stream(refusal.retry_after_ms, origin) + error
     if handshake is None or handshake.subprotocol is None or refusal.close is None:
         return refusal_response(refusal, () if origin is None else cors_headers(origin))
     return switching_protocols(handshake) + close_frame(refusal.close, refusal.close_reason)

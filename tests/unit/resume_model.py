@@ -20,8 +20,9 @@ from gateway.admission.refusal import Refusal
 from gateway.admission.wishes import Asked, Resume
 from gateway.audience import Audience
 from gateway.close_codes import CloseCode
+from gateway.control_frames import welcome
 from gateway.cursor import Cursor, parse_cursor
-from gateway.frames import Variant, frame_control, positions
+from gateway.frames import Variant, frame_control
 from gateway.group import Due, Wishes
 from gateway.replay import Replays
 from gateway.settings import ConnectionSettings
@@ -192,8 +193,8 @@ class Session:
 
     def answer(self, starts_at: Cursor, *, recovered: bool, replayed: int) -> None:
         self.phone.recovered += recovered
-        welcome = {"control": "welcome", **positions(starts_at), "recovered": recovered}
-        self._written(frame_control(Variant.V1, welcome))
+        first = welcome(starts_at, heartbeat_ms=1_000, recovered=recovered, replayed=replayed)
+        self._written(frame_control(Variant.V1, first))
 
     def _written(self, data: bytes) -> None:
         if self.is_open:

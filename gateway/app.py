@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal
 
+import msgspec
 from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
@@ -12,7 +13,10 @@ from pydantic import BaseModel
 from gateway.admission.handshake import cors_headers
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
+from gateway.asyncapi import asyncapi
 from gateway.cursor import Cursor
+from shared.payloads import USER_ID_SCHEMA
+from shared.version import VERSION
 
 PREFLIGHT_SECONDS: Final = 600
 """For a browser to remember what it may send."""
@@ -21,7 +25,7 @@ PREFLIGHT_SECONDS: Final = 600
 class Health(BaseModel):
     """What the platform expects of /health."""
 
-    status: str
+    status: Literal["healthy", "degraded"]
     """`healthy`; `degraded` when events do not flow at present."""
     service: str
     connections: int
@@ -33,7 +37,7 @@ class Health(BaseModel):
 class Liveness(BaseModel):
     """The event loop turns, or this would not be answered."""
 
-    status: str = "alive"
+    status: Literal["alive"] = "alive"
 
 
 class Readiness(BaseModel):
@@ -57,6 +61,16 @@ class Position(BaseModel):
     """For `cursor=` of /ws and /events: what is published from now on comes after it."""
 
 
+_REFUSED: Final[dict[int | str, dict[str, Any]]] = {status: {"model": RefusalBody} for status in (400, 401, 403, 503)}
+
+_USER_ID: Final = {
+    "name": "user_id",
+    "in": "query",
+    "description": "With AUTH_MODE=jwt it may be left out: it is the token's user.",
+    "schema": dict(USER_ID_SCHEMA),
+}
+
+
 @dataclass(frozen=True)
 class Probes:
     """What the routes ask the replica."""
@@ -73,7 +87,8 @@ def public_app(probes: Probes) -> FastAPI:
     """The app behind the door: everything but /ws and /events."""
     app = FastAPI(
         title="BLOASIS notification gateway",
-        description="Real-time notifications. Events come over /ws.",
+        version=VERSION,
+        description="The HTTP routes. Events come over /ws and /events, which /asyncapi.json describes (AsyncAPI 3).",
         # FastAPI's pages load scripts from elsewhere, into an origin that may connect with the cookie.
         docs_url=None,
         redoc_url=None,
@@ -94,8 +109,14 @@ def public_app(probes: Probes) -> FastAPI:
             response.status_code = 503
         return Readiness(ready=reason is None, reason=reason)
 
-    @app.get("/position", responses={status: {"model": RefusalBody} for status in (400, 401, 403, 503)})
-    async def position(request: HttpRequest, user_id: str = "") -> Position:  # noqa: ARG001 - read from the query
+    described = msgspec.json.encode(asyncapi())
+
+    @app.get("/asyncapi.json", response_model=dict[str, Any])
+    async def document() -> Response:
+        return Response(described, media_type="application/json")
+
+    @app.get("/position", responses=_REFUSED, openapi_extra={"parameters": [_USER_ID]})
+    async def position(request: HttpRequest) -> Position:
         asked_as, peer = _as_request(request), _peer_host(request)
         origin = probes.allowed_origin(asked_as, peer)
         headers = {"Cache-Control": "no-store"} | dict(() if origin is None else cors_headers(origin))

@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 from gateway.stream import NO_EPOCH
 
-_CURSOR: Final = re.compile(r"([0-9a-z]{1,32}-?)\.([0-9]{1,15})\.([0-9a-z]{1,32}-?)\.([0-9]{1,15})")
+CURSOR_PATTERN: Final = r"([0-9a-z]{1,32}-?)\.([0-9]{1,15})\.([0-9a-z]{1,32}-?)\.([0-9]{1,15})"
+_CURSOR: Final = re.compile(CURSOR_PATTERN)
 
 
 class Position(NamedTuple):

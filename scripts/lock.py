@@ -22,7 +22,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 # Each lock holds the ones before it, so that one environment serves all.
-EXTRAS: dict[str, tuple[str, ...]] = {"runtime": (), "demo": ("demo",), "dev": ("demo", "dev")}
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "runtime": ("tracing",),
+    "demo": ("tracing", "demo"),
+    "dev": ("tracing", "demo", "dev"),
+}
 # The lock whose packages the code of a folder may import; that of the other folders is dev.
 LOCKS = {"gateway": "runtime", "relay": "runtime", "shared": "runtime", "deploy": "runtime", "demo": "demo"}
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+_-]+)( ; .+)?")

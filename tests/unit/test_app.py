@@ -113,5 +113,7 @@ async def test_what_is_not_public_is_not_found(app: FastAPI, path: str) -> None:
 
 async def test_the_routes_are_documented(app: FastAPI) -> None:
     paths = (await get(app, "/openapi.json")).json["paths"]
-    assert set(paths) == {"/health", "/livez", "/position", "/readyz"}
+    assert set(paths) == {"/asyncapi.json", "/health", "/livez", "/position", "/readyz"}
+    statuses = {path: set(operations["get"]["responses"]) for path, operations in paths.items()}
+    assert statuses["/position"] == {"200", "400", "401", "403", "503"}  # and no 422: nothing of it is validated
     assert "503" in paths["/readyz"]["get"]["responses"]

@@ -11,6 +11,7 @@ PYPROJECT = """
 name = "it"
 dependencies = ["a>=1,<2"]
 [project.optional-dependencies]
+tracing = []
 demo = ["b==2.*"]
 dev = ["it[demo]", "c>=3"]
 [tool.pytest.ini_options]

@@ -2,7 +2,6 @@
 
 import time
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final
@@ -30,28 +29,43 @@ class Ages:
         return list(zip(bounds, accumulate(self.counts), strict=True)), self.sum_ms / 1_000
 
 
+class OfType:
+    """What was handed on of one type."""
+
+    __slots__ = ("ages", "count", "frame_bytes")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.frame_bytes = 0
+        """Of all frames; an event stream's id lines are not in it."""
+        self.ages = Ages()
+        """Of those that came live: from the record's timestamp, by whoever's clock that is, to the write to a
+        socket. One that is later than now is 0 old."""
+
+
 class Deliveries:
     """Messages handed to connections, by type."""
 
     def __init__(self) -> None:
-        self.counts: Counter[bytes] = Counter()
-        """All of them."""
-        self.ages: dict[bytes, Ages] = {}
-        """Of those that came live: from the record's timestamp, by whoever's clock that is, to the write to a
-        socket. One that is later than now is 0 old."""
+        self.of_types: dict[bytes, OfType] = {}
+
+    @property
+    def counts(self) -> dict[bytes, int]:
+        """How many they are."""
+        return {type_: delivered.count for type_, delivered in self.of_types.items()}
 
     def live(self, due: Sequence[Due], receivers: int) -> None:
         """So many connections were just written this."""
         if not receivers:
             return
         now_ms = time.time_ns() // 1_000_000
-        for _, type_, _, ts_ms, _ in due:
+        for frame, type_, _, ts_ms, _ in due:
             if type_ is None:
                 continue
-            self.counts[type_] += receivers
-            ages = self.ages.get(type_)
-            if ages is None:
-                ages = self.ages[type_] = Ages()
+            delivered = self.of_types.get(type_) or self._of_new(type_)
+            delivered.count += receivers
+            delivered.frame_bytes += receivers * len(frame)
+            ages = delivered.ages
             age_ms = now_ms - ts_ms if now_ms > ts_ms else 0
             ages.counts[bisect_left(AGES_MS, age_ms)] += receivers
             ages.sum_ms += receivers * age_ms
@@ -60,4 +74,10 @@ class Deliveries:
         """One connection was just written this from the log: as old as its client was away."""
         for one in due:
             if one.type is not None:
-                self.counts[one.type] += 1
+                delivered = self.of_types.get(one.type) or self._of_new(one.type)
+                delivered.count += 1
+                delivered.frame_bytes += len(one.frame)
+
+    def _of_new(self, type_: bytes) -> OfType:
+        delivered = self.of_types[type_] = OfType()
+        return delivered

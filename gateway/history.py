@@ -30,6 +30,8 @@ PAGE_MESSAGES: Final = 200
 STREAMS_AT_ONCE: Final = 16
 """Streams read in one round trip."""
 
+GAP_RESULTS: Final = ("filled", "unfillable")
+
 _META_FIELDS: Final = (b"epoch", b"seq", b"fork")
 _OFFSET_FIELD: Final = b"o:"
 
@@ -101,12 +103,15 @@ class History:
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(STREAMS_AT_ONCE)
         self._wake = asyncio.Event()
+        self.gaps_found = 0
+        """Holes that were looked into."""
         self.gaps: Counter[str] = Counter()
-        """Holes by what became of them: filled, unfillable."""
+        """Holes by what became of them, one of GAP_RESULTS."""
         hub.on_fetch = self.request
 
     def request(self, audience: Audience) -> None:
         """Have the log of `audience` read. Its stream is filling until then."""
+        self.gaps_found += 1
         self._requested[audience] = None
         self._wake.set()
 

@@ -246,6 +246,11 @@ class Hub:
     def stream_count(self) -> int:
         return len(self._audiences)
 
+    @property
+    def due_bytes(self) -> int:
+        """Of frames that wait for their fan-out."""
+        return self._due_bytes
+
     def take_wanted(self, limit: int, buckets: Container[str] | None = None) -> list[Audience]:
         """The streams of these buckets (None: of all) to be subscribed that were not given before,
         at most `limit`."""

@@ -22,7 +22,7 @@ from gateway.connection import CLOSE_SECONDS, Connection, Connections
 from gateway.cursor import Cursor
 from gateway.door import Doorkeeper
 from gateway.drain import plan_slots
-from gateway.history import History
+from gateway.history import GAP_RESULTS, History
 from gateway.hub import Hub
 from gateway.operators.acts import Acts
 from gateway.operators.app import ConsoleSettings, admin_app
@@ -44,9 +44,11 @@ from gateway.subscriber import Subscriber
 from gateway.tls import TlsPort
 from gateway.wheel import Wheel
 from shared.errors import RedisError
+from shared.exposition import Exposition
 from shared.keys import GLOBAL_BUCKET
 from shared.links import Links
 from shared.logging import get_logger
+from shared.loop_lag import watch_loop_lag
 from shared.metrics import GatewayCounts, GatewayMetrics
 from shared.server import http_server
 from shared.servers import Servers
@@ -105,6 +107,8 @@ class Replica:
         self._presence = Presence(
             settings.redis, self._hub, self._links, self._name, settings.admission.max_connections_per_user
         )
+        self._metrics = GatewayMetrics(self._counts)
+        self._subscriber.on_answered = self._metrics.redis_round_trip_seconds.observe
         self._subscriber.on_notice = self._noticed
         self._subscriber.on_subscribed = self._presence.tell_again
         self._replays = Replays(settings.redis, settings.connection, self._hub, self._links, self._acks, self._wheel)
@@ -141,14 +145,14 @@ class Replica:
         loop.add_signal_handler(signal.SIGTERM, self._stop_asked, False)
         loop.add_signal_handler(signal.SIGINT, self._stop_asked, True)
         listener = self._settings.listener
-        metrics = GatewayMetrics(self._counts)
         operators = self._settings.operators
         feed = Feed(self._statuses, str(self._settings.redis.deployment))
-        admin = self._admin_app(metrics, feed)
+        admin = self._admin_app(feed)
         public = public_app(Probes(self._health, self._why_not_ready, self._allowed_origin, self._position))
         protocol = TlsPort(self._keeper, listener.tls).arrival if listener.tls else self._keeper.door
         parts = [
             self._clock(),
+            watch_loop_lag(self._metrics.loop_lag_seconds.observe),
             self._history.run(),
             self._acks.run(),
             self._presence.run(),
@@ -184,12 +188,12 @@ class Replica:
             if self._authenticator is not None:
                 self._authenticator.expiries.tick(time.time())
 
-    def _admin_app(self, metrics: GatewayMetrics, feed: Feed) -> FastAPI:
+    def _admin_app(self, feed: Feed) -> FastAPI:
         settings, authenticator = self._settings, self._authenticator
         revocations = None if authenticator is None else authenticator.revocations
         acts = Acts(settings.redis, self._links, self._presence, self._statuses, revocations)
         console = ConsoleSettings(settings.service.service_name, settings.operators.console_demo)
-        return admin_app(metrics.registry, console, feed, settings.operators.guard, acts)
+        return admin_app(Exposition(self._metrics.registry), console, feed, settings.operators.guard, acts)
 
     # What other replicas tell
 
@@ -298,22 +302,31 @@ class Replica:
         return replica_status(self._counts(), state, reason, self._settings.listener.ws_port, self._started_ms)
 
     def _counts(self) -> GatewayCounts:
+        delivered, (state, _) = self._hub.deliveries.of_types, self._state()
         return GatewayCounts(
+            states={one.value: one is state for one in State},
+            subscription_up=self._subscriber.is_up,
+            hears_relay=self._subscriber.hears_relay,
             connections=len(self._connections.open),
+            max_connections=self._settings.admission.connection_limit,
+            joining=self._connections.joining,
             users=self._presence.user_count,
             presence_writes=self._presence.writes,
             handshakes=self._connections.handshakes,
             refusals=self._connections.refusals,
             deliveries=self._hub.deliveries.counts,
-            latencies={type_: ages.cumulated() for type_, ages in self._hub.deliveries.ages.items()},
-            closes=self._connections.closes,
+            delivered_bytes={type_: one.frame_bytes for type_, one in delivered.items()},
+            latencies={type_: one.ages.cumulated() for type_, one in delivered.items()},
+            closes={code: self._connections.closes[code] for code in CloseCode},
             conflated=self._connections.conflated,
-            gaps=self._history.gaps,
+            gaps_found=self._history.gaps_found,
+            gaps={result: self._history.gaps[result] for result in GAP_RESULTS},
             replays=self._replays.outcomes,
             replaying=self._replays.count,
             buffered_bytes=self._connections.held_bytes,
+            max_buffered_bytes=self._settings.connection.max_buffered_bytes,
+            due_bytes=self._hub.due_bytes,
             streams=self._hub.stream_count,
-            subscription_up=self._subscriber.is_up,
         )
 
     # The end

@@ -43,6 +43,8 @@ class Subscriber:
         """A replica has a notice for those that have users of a bucket; of the global one, for all."""
         self.on_subscribed: Callable[[Iterable[str]], None] = lambda _buckets: None
         """These buckets are subscribed; notices may have been missed before."""
+        self.on_answered: Callable[[float], None] = lambda _seconds: None
+        """A server answered the proof that a subscription is alive, in so many seconds."""
         hub.on_wanted = self._wanted
         hub.on_flood = self._flooded
 
@@ -124,6 +126,10 @@ class Subscriber:
     def noticed(self, bucket: str, notice: bytes) -> None:
         """One of them heard a notice."""
         self.on_notice(bucket, notice)
+
+    def answered(self, seconds: float) -> None:
+        """The proof that one of them is alive took so long."""
+        self.on_answered(seconds)
 
     def doubt(self) -> None:
         """One of them may not hold its buckets any more."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import math
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -59,6 +60,9 @@ class Owner(Protocol):
 
     def noticed(self, bucket: str, notice: bytes) -> None:
         """A replica tells those that have users of a bucket something; of the global one, all of them."""
+
+    def answered(self, seconds: float) -> None:
+        """The proof that its link is alive took so long."""
 
     def doubt(self) -> None:
         """Its server may not hold its buckets any more."""
@@ -298,13 +302,14 @@ class Subscription:
         A beat is counted and published at once, so on this one link its message comes before any
         reply that counts it. One that is counted but was not heard means that we are deaf.
         """
-        heard = self._beat
+        heard, asked_at = self._beat, time.monotonic()
         try:
             beat = await self._read_beat(link)
         except RedisRefused as error:
             if not _is_moving(error):
                 raise
             return  # the relay cannot beat either, until the bucket has arrived: then the link is lost
+        self._owner.answered(time.monotonic() - asked_at)
         if beat > self._beat:
             self.is_deaf = True
             raise RedisUnavailable(f"deaf: the relay's beat is {beat}, the last one heard {self._beat}")

@@ -23,8 +23,10 @@ from relay.report import relay_status
 from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
 from relay.status import status_app
 from shared.errors import RedisError, RelayStopped, SettingsError
+from shared.exposition import Exposition
 from shared.links import Links
 from shared.logging import configure_logging, get_logger
+from shared.loop_lag import watch_loop_lag
 from shared.metrics import RelayMetrics
 from shared.runner import run
 from shared.server import http_server
@@ -93,7 +95,7 @@ async def _serve(
     """Relay and answer HTTP until a signal comes, or one of the two ends."""
     log = get_logger(__name__)
     relay = Relay(
-        consumer=Consumer(kafka),
+        consumer=Consumer(kafka, metrics),
         publisher=Publisher(redis, history, metrics),
         dead_letters=DeadLetters(kafka),
         kafka=kafka,
@@ -103,7 +105,7 @@ async def _serve(
         metrics=metrics,
         stop_seconds=settings.relay_stop_seconds,
     )
-    app = status_app(relay, metrics.registry, service.service_name)
+    app = status_app(relay, Exposition(metrics.registry), service.service_name)
     server = http_server(app, settings.relay_http_host, settings.relay_http_port)
     name, started_ms = process_name(), time.time_ns() // 1_000_000
     links = Links(redis, f"{service.service_name}-relay-status")
@@ -117,7 +119,8 @@ async def _serve(
     serving = asyncio.create_task(server.run_until_cancelled())
     waiting = asyncio.create_task(told_to_end.wait())
     telling = asyncio.create_task(statuses.run(name, lambda: relay_status(relay, metrics, started_ms)))
-    tasks = {relaying, serving, waiting, telling}
+    watching = asyncio.create_task(watch_loop_lag(metrics.loop_lag_seconds.observe))
+    tasks = {relaying, serving, waiting, telling, watching}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

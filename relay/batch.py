@@ -84,7 +84,8 @@ class Batch:
     """Records of one read, ready to be published.
 
     `partitions` are those read, in the order that messages name them by; `next_offsets` the same by
-    name. `read` counts the records of each topic, `skipped` those that are not for this service.
+    name. `read` counts the records of each topic, `skipped` those that are not for this service; `oldest_ms`
+    has the timestamp of each partition's first record.
     """
 
     term: int
@@ -94,6 +95,7 @@ class Batch:
     next_offsets: dict[str, int]
     read: Counter[str]
     skipped: Counter[str]
+    oldest_ms: dict[Partition, int] = field(default_factory=dict)
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
@@ -150,6 +152,7 @@ def make_batch(
                 batch.skipped[topic] += 1
         last = rows[-1]
         batch.read[topic] += len(rows)
+        batch.oldest_ms[partition] = rows[0].timestamp
         batch.progress[partition] = Progress(last.offset + 1, last.timestamp)
         batch.next_offsets[name] = last.offset + 1
     for user_id, messages in streams.items():

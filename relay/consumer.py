@@ -33,6 +33,7 @@ from relay.settings import KafkaSettings
 from relay.waiting import Waiting
 from shared.errors import BrokerUnavailable, RelayStopped, Undecodable
 from shared.logging import get_logger
+from shared.metrics import RelayMetrics
 
 CLIENT_ID: Final = "notify-relay"
 
@@ -67,10 +68,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     until `seek` has said where to start with what is assigned.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, metrics: RelayMetrics) -> None:
         self.assigned: frozenset[Partition] | None = None
         self.is_moved = True
         self._settings = settings
+        self._round_trip_seconds = metrics.redpanda_round_trip_seconds
         self._is_started = False
         self._failing_since: float | None = None
         self._calm_since: float | None = None
@@ -143,7 +145,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             raise BrokerUnavailable("not connected to Redpanda yet")
         wanted = [TopicPartition(*partition) for partition in self.assigned or await self._partitions_of_all()]
         async with self._bounded("its offsets"):
+            asked_at = time.monotonic()
             ends = await self._kafka.end_offsets(wanted)
+        self._round_trip_seconds.labels("ends").observe(time.monotonic() - asked_at)
         return {Partition(*partition): end for partition, end in ends.items()}
 
     async def positions(self) -> dict[Partition, int] | None:
@@ -231,6 +235,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         }
         if not ours:
             return True
+        asked_at = time.monotonic()
         try:
             async with asyncio.timeout(self._settings.redpanda_timeout_seconds):
                 await self._kafka.commit(ours)
@@ -239,6 +244,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         except (KafkaError, TimeoutError) as error:
             self._log.warning("commit_failed", error=with_advice(error))
             return False
+        self._round_trip_seconds.labels("commit").observe(time.monotonic() - asked_at)
         return True
 
     def highwater(self, partition: Partition) -> int | None:

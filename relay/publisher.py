@@ -264,6 +264,7 @@ class Publisher:
         partitions: list[Argument] = []
         for name, offset in next_offsets.items():
             partitions += (name, offset, ROUTES[parse_partition_name(name)[0].topic].type)
+        asked_at = time.monotonic()
         replies = await self._call(
             [
                 (
@@ -285,6 +286,8 @@ class Publisher:
                 for bucket, messages in buckets.items()
             ]
         )
+        if buckets:
+            self._metrics.redis_round_trip_seconds.observe(time.monotonic() - asked_at)
         if stale := [bucket for bucket, reply in zip(buckets, replies, strict=True) if reply == b"EPOCH"]:
             raise RedisRefused(f"another epoch than ours in {', '.join(stale)}")
         return replies

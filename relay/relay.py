@@ -15,7 +15,8 @@ from typing import Final
 from relay.batch import Batch, Progress, Record, make_batch, make_gap_batch
 from relay.consumer import Consumer
 from relay.dead_letters import DeadLetters
-from relay.decode import Decode
+from relay.decode import Decode, Reason
+from relay.lag import Lag
 from relay.positions import (
     Commit,
     Known,
@@ -30,8 +31,8 @@ from relay.positions import (
     witnesses_of,
 )
 from relay.publisher import Publisher
-from relay.report import Letter
-from relay.routes import Partition, partition_name
+from relay.report import Letter, State, state_of
+from relay.routes import ROUTES, Partition, partition_name
 from relay.settings import EventSettings, HistorySettings, KafkaSettings
 from relay.waiting import Waiting
 from relay.watch import Watch
@@ -42,6 +43,7 @@ from shared.metrics import RelayMetrics
 
 BEAT_SECONDS: Final = 1.0
 COMMIT_SECONDS: Final = 1.0
+MEASURE_SECONDS: Final = 1.0
 ANEW_LOOKS: Final = 3
 """How often in a row a partition must look made anew before it counts as that: for a moment after a new
 leader's election its end may lie behind."""
@@ -91,10 +93,13 @@ class Relay:
         self._history = history
         self._keys = keys
         self._metrics = metrics
+        metrics.expect(topics=ROUTES, reasons=Reason)
+        metrics.is_in(State.STARTING, State)
         self._stop_seconds = stop_seconds
         self._decode = Decode(events.max_event_bytes, events.drop_fields)
         self._log = get_logger(__name__)
         self._watch = Watch(consumer, publisher)
+        self._lag = Lag()
         self.newest_letters: deque[Letter] = deque(maxlen=NEWEST_LETTERS)
         """The last records that were rejected, the newest first."""
         self._term = -1
@@ -137,6 +142,7 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._beat())
                 tasks.create_task(self._commit_now_and_then())
+                tasks.create_task(self._measure_now_and_then())
                 tasks.create_task(self._remember())
                 tasks.create_task(self._relay())
                 tasks.create_task(self._watch.run())
@@ -201,11 +207,14 @@ class Relay:
         return self._consumer.is_moved or self._publisher.term != self._term
 
     async def _publish(self, batch: Batch) -> None:
+        self._lag.waits(batch.oldest_ms)
         if batch.dead_letters:
             await self._dead_letters.write(batch.dead_letters)
         published = await self._publisher.publish(batch)
         self._progress.update(batch.progress)
         self._positions.update((partition, progress.next_offset) for partition, progress in batch.progress.items())
+        last_ms = {partition: progress.timestamp_ms for partition, progress in batch.progress.items()}
+        self._lag.waits({partition: at_ms for partition, at_ms in last_ms.items() if at_ms is not None})
         self._count(batch, published)
 
     async def _pass_over(self, error: Undecodable) -> None:
@@ -297,6 +306,8 @@ class Relay:
             }
             if forgotten:
                 self._log.error("events_lost_to_retention", offsets=forgotten)
+                for partition, start in starts.items():
+                    self._metrics.lost_to_retention.labels(partition.topic).inc(start.forgotten)
             self._consumer.seek(self._positions)
             self._log.info(
                 "reading",
@@ -365,6 +376,7 @@ class Relay:
             partition: Progress(start.commit, None) for partition, start in starts.items() if start.commit is not None
         }
         self._remembered = choice.witnesses
+        self._lag.keep(starts)
         self._metrics.partitions_assigned.set(len(starts))
 
     # Once a second
@@ -378,7 +390,14 @@ class Relay:
         while True:
             await asyncio.sleep(COMMIT_SECONDS)
             await self._commit_progress()
+
+    async def _measure_now_and_then(self) -> None:
+        """Not behind a commit: what is measured is wanted most when Redpanda does not answer."""
+        while True:
+            self._metrics.is_in(state_of(self)[0], State)
+            self._metrics.redpanda_up.set(self._watch.redpanda_answers)
             self._measure_lag()
+            await asyncio.sleep(MEASURE_SECONDS)
 
     async def _remember(self) -> None:
         """Remember a record of each partition, and look now and then whether the topics are still those
@@ -447,13 +466,18 @@ class Relay:
         return True
 
     def _measure_lag(self) -> None:
-        lag: dict[str, int] = {}
+        records: dict[str, int] = dict.fromkeys(ROUTES, 0)
+        seconds: dict[str, float] = dict.fromkeys(ROUTES, 0.0)
+        now_ms = time.time_ns() // 1_000_000
         for partition, position in self._positions.items():
-            end = self._consumer.highwater(partition)
+            topic, end = partition.topic, self._consumer.highwater(partition)
             if end is not None:
-                lag[partition.topic] = lag.get(partition.topic, 0) + max(0, end - position)
-        for topic, records in lag.items():
-            self._metrics.lag_records.labels(topic).set(records)
+                records[topic] += max(0, end - position)
+            is_behind = None if end is None else end > position
+            seconds[topic] = max(seconds[topic], self._lag.seconds(now_ms, partition, is_behind=is_behind))
+        for topic in ROUTES:
+            self._metrics.lag_records.labels(topic).set(records[topic])
+            self._metrics.lag_seconds.labels(topic).set(seconds[topic])
 
 
 async def _finished(publishing: asyncio.Task[None]) -> None:

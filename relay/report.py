@@ -2,12 +2,22 @@
 letters. Pure."""
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from prometheus_client.metrics import MetricWrapperBase
 
 from shared.metrics import RelayMetrics
 from shared.statuses import RELAY, Status
+
+
+class State(StrEnum):
+    """What a relay is at present."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STALLED = "stalled"
+    """Redis or Redpanda does not answer: events wait."""
 
 
 class Letter(NamedTuple):
@@ -31,16 +41,22 @@ class Reporting(Protocol):
     def newest_letters(self) -> Iterable[Letter]: ...
 
 
+def state_of(relay: Reporting) -> tuple[State, str | None]:
+    """What the relay is, and why it is not ready."""
+    waits, stalls = relay.not_ready_because, relay.stalled_because
+    return State.STARTING if waits else State.STALLED if stalls else State.READY, waits or stalls
+
+
 def relay_status(relay: Reporting, metrics: RelayMetrics, started_ms: int) -> Status:
     """`started_ms` is when this process began: all that is counted is since then."""
-    waits, stalls = relay.not_ready_because, relay.stalled_because
+    state, reason = state_of(relay)
     events: dict[str, dict[str, int]] = {}
     for (topic, result), count in _samples(metrics.events, "topic", "result"):
         events.setdefault(topic, {})[result] = int(count)
     return {
         "kind": RELAY,
-        "state": "starting" if waits else "stalled" if stalls else "ready",
-        "reason": waits or stalls,
+        "state": state,
+        "reason": reason,
         "started_ms": started_ms,
         "partitions": int(_value(metrics.partitions_assigned)),
         "events": events,

@@ -4,7 +4,8 @@ from typing import Protocol
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from shared.exposition import Exposition
 
 
 class State(Protocol):
@@ -16,7 +17,7 @@ class State(Protocol):
     def is_running(self) -> bool: ...
 
 
-def status_app(state: State, registry: CollectorRegistry, service_name: str) -> FastAPI:
+def status_app(state: State, exposition: Exposition, service_name: str) -> FastAPI:
     """The relay's four routes. They read what is known already and never wait."""
     app = FastAPI(title=f"{service_name} relay", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -42,6 +43,6 @@ def status_app(state: State, registry: CollectorRegistry, service_name: str) -> 
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return await exposition.response()
 
     return app

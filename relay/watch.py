@@ -23,6 +23,7 @@ class Watch:
     def __init__(self, consumer: Consumer, publisher: Publisher) -> None:
         self._consumer = consumer
         self._publisher = publisher
+        self._has_looked = False
         self._is_away = False
         self._reads = 0
         self._read_at = 0.0
@@ -32,6 +33,11 @@ class Watch:
     def is_well(self) -> bool:
         """Redpanda answered the last look, and records were asked for not long ago."""
         return not self._is_away and time.monotonic() - self._read_at < RECENT_SECONDS
+
+    @property
+    def redpanda_answers(self) -> bool:
+        """Redpanda answered the last look; False before the first."""
+        return self._has_looked and not self._is_away
 
     def has_read(self) -> None:
         """The relay asked for records of what it is to read, and got an answer, be it none."""
@@ -48,6 +54,7 @@ class Watch:
             try:
                 positions = await self._consumer.positions() if reads > before else None
                 ends = await self._consumer.end_offsets()
+                self._has_looked = True
             except BrokerUnavailable as error:
                 watchdog.forget()
                 if not self._is_away:

@@ -9,13 +9,13 @@ from typing import Annotated, Final, Literal
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.operators.acts import Acts, NotDone
 from gateway.operators.feed import Feed
 from gateway.operators.guard import Guard
 from shared.errors import InvalidUserId, RedisError
+from shared.exposition import Exposition
 from shared.logging import get_logger
 from shared.users import validate_user_id
 
@@ -103,7 +103,7 @@ class Presence(BaseModel):
     replicas: dict[str, OfReplica]
 
 
-def admin_app(registry: CollectorRegistry, console: ConsoleSettings, feed: Feed, guard: Guard, acts: Acts) -> FastAPI:
+def admin_app(exposition: Exposition, console: ConsoleSettings, feed: Feed, guard: Guard, acts: Acts) -> FastAPI:
     """The app on the admin port."""
     app = FastAPI(title="BLOASIS notification gateway: operators", docs_url=None, redoc_url=None, openapi_url=None)
     headers = _page_headers(console)
@@ -130,7 +130,7 @@ def admin_app(registry: CollectorRegistry, console: ConsoleSettings, feed: Feed,
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return await exposition.response()
 
     @app.get("/console")
     async def to_console() -> Response:

@@ -33,7 +33,7 @@ def replica_status(counts: GatewayCounts, state: State, reason: str | None, port
         "replaying": counts.replaying,
         "deliveries": {type_.decode(): count for type_, count in counts.deliveries.items()},
         "latency": {type_.decode(): _classes(ages) for type_, ages in counts.latencies.items()},
-        "closes": {str(int(code)): count for code, count in counts.closes.items()},
+        "closes": {str(int(code)): count for code, count in counts.closes.items() if count},
         "gaps": dict(counts.gaps),
         "replays": dict(counts.replays),
         "handshakes": {str(status): count for status, count in counts.handshakes.items()},

@@ -15,6 +15,7 @@ from relay.consumer import Consumer
 from relay.routes import Partition
 from relay.settings import KafkaSettings
 from shared.errors import RelayStopped, Undecodable
+from shared.metrics import RelayMetrics
 
 GOOD = Partition("risk-events", 0)
 BAD = Partition("alert-events", 1)
@@ -70,7 +71,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def consumer_of(kafka: Kafka) -> Consumer:
-    made = Consumer(KafkaSettings())
+    made = Consumer(KafkaSettings(), RelayMetrics())
     made._kafka = kafka
     made.on_partitions_assigned([GOOD, BAD])
     made.seek({GOOD: 0, BAD: 40})

@@ -13,6 +13,7 @@ from demo.process import Processes
 from relay.consumer import Consumer
 from relay.settings import KafkaSettings
 from shared.errors import Undecodable
+from shared.metrics import RelayMetrics
 
 pytestmark = pytest.mark.scenario
 
@@ -31,7 +32,7 @@ async def broker() -> AsyncIterator[str]:
 @pytest.fixture
 async def consumer(broker: str) -> AsyncIterator[Consumer]:
     """Assigned, and placed at the beginning of everything."""
-    consumer = Consumer(KafkaSettings(redpanda_brokers=(broker,), redpanda_fetch_wait_ms=20))
+    consumer = Consumer(KafkaSettings(redpanda_brokers=(broker,), redpanda_fetch_wait_ms=20), RelayMetrics())
     try:
         async with asyncio.timeout(30):
             await consumer.start()

@@ -23,20 +23,25 @@ def test_each_message_counts_for_each_connection_in_the_class_of_its_age() -> No
     deliveries = Deliveries()
     deliveries.live([due(3), due(7), due(3, None), due(60_000, b"market_alert")], 2)
     assert deliveries.counts == {b"risk_alert": 4, b"market_alert": 2}
-    buckets, sum_seconds = deliveries.ages[b"risk_alert"].cumulated()
+    assert {type_: one.frame_bytes for type_, one in deliveries.of_types.items()} == {
+        b"risk_alert": 4 * len(b"frame"),
+        b"market_alert": 2 * len(b"frame"),
+    }
+    buckets, sum_seconds = deliveries.of_types[b"risk_alert"].ages.cumulated()
     assert dict(buckets) == {str(bound / 1000): 0 if bound < 5 else 2 if bound < 10 else 4 for bound in AGES_MS} | {
         "+Inf": 4
     }
     assert sum_seconds == pytest.approx(0.020)
-    buckets, _ = deliveries.ages[b"market_alert"].cumulated()
+    buckets, _ = deliveries.of_types[b"market_alert"].ages.cumulated()
     assert [count for _, count in buckets] == [0] * len(AGES_MS) + [2]
 
 
 def test_a_bound_belongs_to_its_class_and_what_is_later_than_now_is_new() -> None:
     deliveries = Deliveries()
     deliveries.live([due(AGES_MS[0]), due(-5_000)], 1)
-    assert deliveries.ages[b"risk_alert"].counts[:2] == [2, 0]
-    assert deliveries.ages[b"risk_alert"].sum_ms == AGES_MS[0]
+    ages = deliveries.of_types[b"risk_alert"].ages
+    assert ages.counts[:2] == [2, 0]
+    assert ages.sum_ms == AGES_MS[0]
 
 
 def test_what_is_replayed_counts_but_not_how_old_it_is() -> None:
@@ -44,4 +49,5 @@ def test_what_is_replayed_counts_but_not_how_old_it_is() -> None:
     deliveries.replayed([due(5), due(5, None)])
     deliveries.live([due(5)], 0)
     assert deliveries.counts == {b"risk_alert": 1}
-    assert deliveries.ages == {}
+    assert deliveries.of_types[b"risk_alert"].frame_bytes == len(b"frame")
+    assert not any(deliveries.of_types[b"risk_alert"].ages.counts)

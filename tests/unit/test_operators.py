@@ -22,6 +22,7 @@ from gateway.operators.guard import Guard
 from gateway.operators.orders import Disconnect, Drain, encode_order, parse_order
 from gateway.operators.status import State, replica_status
 from shared.errors import RedisUnavailable
+from shared.exposition import Exposition
 from shared.metrics import GatewayCounts
 from shared.server import HttpServer, http_server
 from shared.statuses import Told
@@ -125,10 +126,11 @@ def test_clients_are_told_whether_to_come_back() -> None:
 
 def counts_with(ages: Ages) -> GatewayCounts:
     return GatewayCounts(
-        connections=3, users=2, presence_writes={}, handshakes={101: 5}, refusals={"unavailable": 2},
-        deliveries={b"risk_alert": 7}, latencies={b"risk_alert": ages.cumulated()}, closes={CloseCode.GAP: 1},
-        conflated={}, gaps={"filled": 4}, replays={"recovered": 1}, replaying=1, buffered_bytes=99, streams=2,
-        subscription_up=True,
+        states={}, subscription_up=True, hears_relay=True, connections=3, max_connections=9, joining=0, users=2,
+        presence_writes={}, handshakes={101: 5}, refusals={"unavailable": 2}, deliveries={b"risk_alert": 7},
+        delivered_bytes={}, latencies={b"risk_alert": ages.cumulated()}, closes={CloseCode.GAP: 1, CloseCode.NORMAL: 0},
+        conflated={}, gaps_found=4, gaps={"filled": 4}, replays={"recovered": 1}, replaying=1, buffered_bytes=99,
+        max_buffered_bytes=999, due_bytes=0, streams=2,
     )  # fmt: skip
 
 
@@ -288,7 +290,7 @@ class Port:
         guard = guard or Guard(TOKEN.encode())
         console = ConsoleSettings("notification", demo)
         self.server: HttpServer = http_server(
-            admin_app(registry, console, feed, guard, acts),
+            admin_app(Exposition(registry), console, feed, guard, acts),
             "127.0.0.1",
             0,  # type: ignore[arg-type]
         )

@@ -298,6 +298,44 @@ async def test_events_go_through_and_are_committed_with_their_time(world: World)
     await until(lambda: world.kafka.commits == {RISK: (1, "1:1000"), REGIME: (1, "1:1000")})
 
 
+def metric(relay: Running, name: str, **labels: str) -> float | None:
+    return relay.metrics.registry.get_sample_value(f"notify_relay_{name}", labels)
+
+
+async def test_what_waits_has_an_age_and_what_does_not_has_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.relay.MEASURE_SECONDS", 0.01)
+    relay = world.start(RISK, REGIME)
+    await until(lambda: metric(relay, "state", state="ready") == 1)
+    held = asyncio.Event()
+
+    async def write(letters: list[DeadLetter]) -> None:
+        await held.wait()
+
+    monkeypatch.setattr(relay.dead_letters, "write", write)
+    world.kafka.timestamps[RISK] = int(time.time() * 1000) - 60_000
+    for value in (b"poison", b'{"user_id":"alice"}'):
+        world.kafka.send(RISK, value)
+    await until(lambda: (metric(relay, "lag_seconds", topic="risk-events") or 0) >= 60)
+    assert metric(relay, "lag_records", topic="risk-events") == 2
+    assert metric(relay, "lag_seconds", topic="regime-events") == 0
+    held.set()
+    await until(lambda: metric(relay, "lag_seconds", topic="risk-events") == 0)
+    assert metric(relay, "lag_records", topic="risk-events") == 0
+
+
+async def test_a_relay_says_what_it_is_and_who_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.relay.MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr("relay.watch.LOOK_SECONDS", 0.01)
+    relay = world.start(RISK)
+    assert metric(relay, "state", state="starting") == 1
+    assert metric(relay, "redpanda_up") == 0
+    await until(lambda: metric(relay, "redpanda_up") == 1 and metric(relay, "state", state="ready") == 1)
+    assert metric(relay, "state", state="starting") == 0
+    relay.consumer.is_away = True
+    await until(lambda: metric(relay, "redpanda_up") == 0 and metric(relay, "state", state="stalled") == 1)
+    assert (metric(relay, "redis_round_trip_seconds_count") or 0) > 0
+
+
 async def test_a_start_is_committed_before_any_record_was_read(world: World) -> None:
     world.kafka.send(RISK, b'{"user_id":"alice"}')
     relay = world.start(RISK, REGIME)
@@ -429,7 +467,7 @@ async def test_what_became_of_each_record_is_counted(world: World) -> None:
         return relay.metrics.registry.get_sample_value("notify_relay_events_total", labels)
 
     await until(lambda: count("published") == 2)
-    assert (count("skipped"), count("dead_lettered"), count("duplicate")) == (1, 1, None)
+    assert (count("skipped"), count("dead_lettered"), count("duplicate")) == (1, 1, 0)
     world.redis.hdel(world.keys.life("g"), "n:risk-events/0")
     relay.consumer.move(RISK)
     await until(lambda: count("duplicate") == 2)
@@ -569,10 +607,11 @@ async def test_events_that_retention_took_before_they_were_read_are_an_error_in_
         world.kafka.send(RISK, b'{"user_id":"alice"}')
     world.kafka.beginnings[RISK] = 4
     with capture_logs() as logs:
-        world.start(RISK)
+        relay = world.start(RISK)
         await until(lambda: len(world.messages(ALICE)) == 3)
     assert [m.id for m in world.messages(ALICE)] == ["risk-events/0/0", "risk-events/0/4", "risk-events/0/5"]
     (line,) = [line for line in logs if line["event"] == "events_lost_to_retention"]
+    assert metric(relay, "lost_to_retention_total", topic="risk-events") == sum(line["offsets"].values()) > 0
     assert (line["log_level"], line["offsets"]) == ("error", {"risk-events/0": 3})
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import time
 import urllib.error
@@ -175,6 +176,12 @@ async def test_a_dead_letter_has_everything_the_record_had(system: System) -> No
     reasons = [dict(letter.headers())["dlq-reason"] for letter in (first, *others)]
     assert reasons == [b"not_utf8", b"no_user_id", b"too_large"]
     assert "notify_relay_events_total{" in get(relay, "/metrics")[1]
+
+    def answered(request: str) -> bool:
+        line = rf'^notify_relay_redpanda_round_trip_seconds_count{{request="{request}"}} [1-9]'
+        return re.search(line, get(relay, "/metrics")[1], re.MULTILINE) is not None
+
+    await until(lambda: answered("commit") and answered("ends"))
 
 
 async def test_a_relay_starts_at_the_end_the_first_time_and_where_it_was_later(system: System) -> None:

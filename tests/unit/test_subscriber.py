@@ -116,6 +116,14 @@ async def test_a_stream_is_unsubscribed_some_time_after_its_last_client(replica:
     replica.hub.leave(again)
 
 
+async def test_how_long_a_server_takes_to_answer_is_told(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.1)
+    took: list[float] = []
+    replica.subscriber.on_answered = took.append
+    await eventually(lambda: len(took) >= 2, "two answers", seconds=10)
+    assert all(0 < seconds < 60 for seconds in took)
+
+
 async def test_while_new_users_come_without_end_streams_are_dropped_and_the_link_is_proven(
     replica: Replica, redis: Link, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

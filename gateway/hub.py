@@ -9,7 +9,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.audience import Audience, Member
@@ -18,8 +17,9 @@ from gateway.control_frames import resync
 from gateway.cursor import Cursor, Position
 from gateway.deflate import deflated
 from gateway.deliveries import Deliveries
-from gateway.frames import Variant, frame_control, frame_heartbeat, frame_message
+from gateway.frames import Variant, frame_control, frame_message
 from gateway.group import Due, Group, Receiver, Wishes
+from gateway.heartbeats import BEAT_WRITES, Heartbeats
 from gateway.resume import Resync
 from gateway.stream import Filled, Meta, Verdict
 from shared.keys import GLOBAL, Keys, StreamName
@@ -28,18 +28,6 @@ from shared.message import Message, parse_message
 
 WRITES_A_TURN: Final = 512
 """Socket writes before the loop may do something else: about two milliseconds."""
-
-BEAT_WRITES: Final = 4
-"""What a heartbeat counts as: it is framed for each user by itself."""
-
-BEATS_A_STEP: Final = WRITES_A_TURN // BEAT_WRITES
-"""Heartbeats before the loop may do something else."""
-
-BEATS_WITHIN_SECONDS: Final = 0.8
-"""Those of a second are spread so far, so that the next find none of them left."""
-
-BEAT_PAUSE_SECONDS: Final = 0.05
-"""Between two steps at most, however few they are."""
 
 DUE_BYTES_HIGH: Final = 64 * 1024 * 1024
 """Frames waiting for their fan-out, above which the subscription is not read any further."""
@@ -63,15 +51,6 @@ UNSETTLED_SECONDS: Final = 600
 """For a lost tail to be published again. After that it is taken to be lost for good."""
 
 log = get_logger("gateway.hub")
-
-
-@dataclass(slots=True)
-class _Beat:
-    """A heartbeat for the members of a user's group, and who is still to get it."""
-
-    audience: Audience
-    group: Group
-    members: list[Receiver]
 
 
 def _is_in(audience: Audience, buckets: Container[str] | None) -> bool:
@@ -101,15 +80,6 @@ class Hub:
         self._audiences: dict[bytes, Audience] = {}
         self._wanted: dict[Audience, None] = {}
         self._idle: dict[Audience, int] = {}
-        # Audiences by the second of the period in which their clients get a heartbeat.
-        self._beats: list[set[Audience]] = [set() for _ in range(heartbeat_seconds)]
-        # Those whose second it is, and what is begun of one of them.
-        self._beats_due: deque[Audience] = deque()
-        self._beats_begun: list[_Beat] = []
-        self._beat_pause_seconds = BEAT_PAUSE_SECONDS
-        self._next_beats_asked = False
-        # Groups of users whose heartbeat waits for the end of a group's fan-out.
-        self._late_beats: dict[Group, dict[Group, _Beat]] = {}
         self._second = 0
         self._dirty: deque[Group] = deque()
         self._turn_due = False
@@ -131,10 +101,11 @@ class Hub:
         since which second."""
         self.everyone = self._audience(GLOBAL)
         """The global stream."""
+        self._heartbeats = Heartbeats(heartbeat_seconds, self.everyone, self.tops)
 
     @property
     def heartbeat_seconds(self) -> int:
-        return len(self._beats)
+        return self._heartbeats.period_seconds
 
     # Connections come and go
 
@@ -217,8 +188,7 @@ class Hub:
             audience = self._audiences[channel] = Audience(name, channel.decode())
             self._wanted[audience] = None
             if not name.is_global:
-                # Any second will do, as long as those who came together are spread.
-                self._beats[hash(channel) % len(self._beats)].add(audience)
+                self._heartbeats.add(audience)
             self.on_wanted()
         return audience
 
@@ -269,19 +239,14 @@ class Hub:
         return unwanted
 
     def _forget(self, audience: Audience) -> None:
-        channel = audience.channel.encode()
-        del self._audiences[channel]
+        del self._audiences[audience.channel.encode()]
         self.unsettled.pop(audience, None)
-        self._beats[hash(channel) % len(self._beats)].discard(audience)
+        self._heartbeats.forget(audience)
 
     def tick(self, second: int) -> None:
         """Take the time; have heartbeats written; wake the subscriber when there is something to drop."""
         self._second = second
-        waiting = set(self._beats_due)
-        due = self._beats[second % len(self._beats)] - waiting
-        spread_seconds = BEATS_WITHIN_SECONDS * BEATS_A_STEP / max(1, len(due))
-        self._beat_pause_seconds = 0.0 if waiting else min(BEAT_PAUSE_SECONDS, spread_seconds)
-        self._have_beats(due)
+        self._heartbeats.tick(second)
         if next(self._idle_long_enough(), None) is not None:
             self.on_wanted()
 
@@ -337,7 +302,7 @@ class Hub:
                 # Their last cursors are of an epoch that has ended: these are good. Everyone's clients
                 # are too many for that; each has its heartbeat in its time.
                 if not audience.name.is_global:
-                    self._have_beats((audience,))
+                    self._heartbeats.write_soon((audience,))
 
     def _note_unsettled(self, audience: Audience) -> None:
         if not audience.stream.is_settled and self.has(audience):  # else nobody is there to wait for it
@@ -423,14 +388,14 @@ class Hub:
         dirty = self._dirty
         while dirty and budget > 0:
             group = dirty.popleft()
-            if group in self._late_beats and group.is_between:
-                budget -= BEAT_WRITES * self._beat_late(group, max(1, budget // BEAT_WRITES))
+            if self._heartbeats.is_awaited(group) and group.is_between:
+                budget -= BEAT_WRITES * self._heartbeats.write_late(group, max(1, budget // BEAT_WRITES))
             else:
                 written, started_bytes = group.deliver(budget, self.deliveries)
                 budget -= max(1, written)
                 self._due_bytes -= started_bytes
             # No fan-out begins before those were told who wait for the end of the last.
-            if group.has_due or group in self._late_beats:
+            if group.has_due or self._heartbeats.is_awaited(group):
                 dirty.append(group)
             else:
                 group.queued = False
@@ -441,7 +406,7 @@ class Hub:
             self.drained.set()
             self.on_flood(False)
 
-    # Heartbeats
+    # What heartbeats say
 
     def tops(self, audience: Audience) -> Cursor | None:
         """Where a client of `audience` that was written everything is; None when Redis did not
@@ -458,71 +423,6 @@ class Hub:
             return None
         return Cursor(self.everyone.position, audience.position)
 
-    def _have_beats(self, audiences: Iterable[Audience]) -> None:
-        """Have the clients of `audiences` written a heartbeat: the first at once, all step by step."""
-        self._beats_due.extend(audiences)
-        if not self._next_beats_asked:
-            self._beat_some()
-
-    def _beat_some(self) -> None:
-        """Write some of the heartbeats that are due, and the next after a pause."""
-        self._next_beats_asked = False
-        left = BEATS_A_STEP
-        while left > 0 and (self._beats_begun or self._beats_due):
-            if not self._beats_begun:
-                audience = self._beats_due.popleft()
-                told = [group for group in audience.groups.values() if group.wishes.variant is not Variant.PLAIN]
-                self._beats_begun = [_Beat(audience, group, list(group.members)) for group in told]
-                left -= not told
-                continue
-            beat = self._beats_begun[-1]
-            left -= max(1, self._beat(beat, left))
-            if not beat.members:
-                self._beats_begun.pop()
-        if self._beats_begun or self._beats_due:
-            self._next_beats_asked = True
-            asyncio.get_running_loop().call_later(self._beat_pause_seconds, self._beat_some)
-
-    def _beat_late(self, group: Group, limit: int) -> int:
-        """Write up to `limit` of the heartbeats that waited for the end of a fan-out to `group`. Gives how many."""
-        waiting, left = self._late_beats[group], limit
-        while waiting and left > 0:
-            late, beat = waiting.popitem()
-            left -= max(1, self._beat(beat, left))
-            if beat.members:
-                waiting[late] = beat
-        if not waiting:
-            del self._late_beats[group]
-        return limit - left
-
-    def _beat(self, beat: _Beat, limit: int) -> int:
-        """Write up to `limit` members of a user's group their heartbeat, once no fan-out to them is under way:
-        it tells them how far they were written, no more and no less. Gives how many; the rest stays in `beat`."""
-        audience, group, members = beat.audience, beat.group, beat.members
-        # They are in the group of the same wishes of the global stream, too.
-        everyones = self.everyone.groups.get(group.wishes)
-        if everyones is None:
-            beat.members = []
-            return 0  # all have gone meanwhile
-        for one in (everyones, group):
-            if not one.is_between:
-                waiting = self._late_beats.setdefault(one, {})
-                if group not in waiting or len(waiting[group].members) < len(members):
-                    waiting[group] = _Beat(audience, group, members)
-                beat.members = []
-                return 0
-        beat.members = members[limit:]
-        tops = self.tops(audience)
-        if tops is not None:
-            places = (_place(self.everyone, everyones), _place(audience, group))
-            tops = Cursor(places[0], places[1]) if places[0] and places[1] else None
-        due = _heartbeat_due(group.wishes.variant, tops, _now_ms())
-        for member in members[:limit]:
-            # Who joined behind something that is still due has come further than the others, and who left is gone.
-            if member in group.members and member in everyones.members:
-                _write_due(member, due)
-        return min(limit, len(members))
-
     def heartbeat(self, member: Member) -> None:
         """Write a seated member what it is owed at this moment, and a heartbeat. One whose replay is
         still to come gets its heartbeat then; plain ones have none."""
@@ -534,25 +434,4 @@ class Hub:
         self._write_owed(member, audience)
         if member.audience is not None:  # not closed by that
             self.seat(member)
-            _write_due(member, _heartbeat_due(member.wishes.variant, self.tops(audience), _now_ms()))
-
-
-def _place(audience: Audience, group: Group) -> Position | None:
-    """Up to where the members of a group were written everything that they want."""
-    place = group.written_up_to if group.has_due else audience.position
-    return place if place is not None and place.epoch == audience.stream.label else None
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _heartbeat_due(variant: Variant, tops: Cursor | None, ts_ms: int) -> Due:
-    return Due(frame_heartbeat(variant, tops, ts_ms), None, tops)
-
-
-def _write_due(member: Receiver, due: Due) -> None:
-    if member.wishes.variant is Variant.EVENTS:
-        member.write_events((due,), is_global=False)
-    else:
-        member.write(due.frame)
+            self._heartbeats.write(member, audience)

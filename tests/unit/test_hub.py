@@ -10,12 +10,14 @@ import pytest
 from scripted import ScriptedMember, SeatingHub
 
 import gateway.group
+import gateway.heartbeats
 import gateway.hub
 from gateway.audience import Audience
 from gateway.close_codes import CloseCode
 from gateway.frames import Variant
 from gateway.group import FAN_OUT_BYTES, Wishes
-from gateway.hub import BEATS_A_STEP, LINGER_SECONDS, WRITES_A_TURN
+from gateway.heartbeats import BEATS_A_STEP
+from gateway.hub import LINGER_SECONDS, WRITES_A_TURN
 from gateway.stream import MAX_HELD_MESSAGES, Filled, Meta
 from shared.keys import GLOBAL, Keys
 from shared.message import Message, encode_body
@@ -497,7 +499,7 @@ async def test_of_a_forgotten_stream_nothing_is_kept() -> None:
     replica.hub.join(never, "bob")
     replica.hub.leave(never)
     assert replica.hub.unsettled == {}
-    assert set().union(*replica.hub._beats) == set()
+    assert set().union(*replica.hub._heartbeats._ring) == set()
 
 
 async def test_of_a_crowd_that_has_left_the_last_streams_linger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -820,14 +822,14 @@ async def most_writes_in_a_step(writes: list[int], until: int) -> int:
 async def test_heartbeats_of_one_second_are_written_in_steps(
     user_ids: list[str], variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.hub, "BEAT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(gateway.heartbeats, "BEAT_PAUSE_SECONDS", 0.01)
     replica = Replica(heartbeat_seconds=1)
     members, writes = counted(replica, user_ids, variant)
     replica.hub.tick(1)
     assert 0 < writes[0] <= BEATS_A_STEP, "the first step is made at once"
     assert await most_writes_in_a_step(writes, len(members)) <= BEATS_A_STEP
     assert [len(member.writes) for member in members] == [1] * len(members)
-    assert not replica.hub._next_beats_asked
+    assert not replica.hub._heartbeats._next_asked
 
 
 async def test_heartbeats_that_a_second_had_no_time_for_are_written_once() -> None:
@@ -839,7 +841,7 @@ async def test_heartbeats_that_a_second_had_no_time_for_are_written_once() -> No
     assert await most_writes_in_a_step(writes, len(members) + BEATS_A_STEP) <= BEATS_A_STEP
     times = [len(member.writes) for member in members]
     assert (min(times), times.count(2)) == (1, BEATS_A_STEP)
-    assert not replica.hub._next_beats_asked
+    assert not replica.hub._heartbeats._next_asked
 
 
 @pytest.mark.parametrize("is_one_user", [False, True])
@@ -859,7 +861,7 @@ async def test_heartbeats_that_waited_for_a_fan_out_are_written_in_steps_too(is_
         assert writes[0] - before <= WRITES_A_TURN
     for _ in range(20_000):
         await idle(replica)
-        if not replica.hub._next_beats_asked:
+        if not replica.hub._heartbeats._next_asked:
             break
         await asyncio.sleep(0.001)
     for member in members:

@@ -52,6 +52,7 @@ lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, what
 	@$(IN_VENV) scripts.lock --check
 	@$(IN_VENV) scripts.env_example --check
 	@$(IN_VENV) scripts.settings_table --check
+	@$(IN_VENV) scripts.metrics_table --check
 
 check: lint test ## lint and test
 

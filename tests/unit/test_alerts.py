@@ -5,45 +5,20 @@ from pathlib import Path
 
 import pytest
 from harness.prometheus import needs_prometheus, promtool
+from harness.queries import check_names
 
 from demo.process import ROOT
-from scripts.metrics_table import RULES, of_gateway, of_relay
-from scripts.promql import grouping_labels, parse_rules, selectors
+from scripts.metrics_table import RULES
+from scripts.promql import Rule, parse_rules
 
 TESTS = ROOT / "deploy" / "alerts_test.yml"
-
-OF_TARGET = {"job", "instance"}
-"""Labels that Prometheus gives."""
-
-SERIES = {name: set(metric.labels) for metric in (*of_relay(), *of_gateway()) for name in metric.series}
-KNOWN = {
-    **SERIES,
-    **{name: labels | {"le"} for name, labels in SERIES.items() if name.endswith("_bucket")},
-    **{name: {"type"} for name in ("notification:latency_seconds:p50", "notification:latency_seconds:p99")},
-    **{name: set() for name in ("notification:redis_up:max", "notification:redpanda_up:max", "up")},
-    **{name: set() for name in ("process_open_fds", "process_max_fds", "process_start_time_seconds")},
-    **{name: set() for name in ("process_cpu_seconds_total", "process_resident_memory_bytes")},
-}
-"""What may be asked for, and the labels that it has of its own."""
-
-
-def check_names(query: str) -> None:
-    """All that a query names is there."""
-    asked = selectors(query)
-    assert asked or "vector(" in query, f"{query} asks for nothing"
-    for metric, labels in asked:
-        assert metric in KNOWN, f"{query}: there is no {metric}"
-        assert labels <= KNOWN[metric] | OF_TARGET, f"{query}: {metric} has {sorted(KNOWN[metric])}"
-    of_any = set().union(OF_TARGET, *(KNOWN[metric] for metric, _ in asked))
-    assert grouping_labels(query) <= of_any, f"{query} groups by what nothing has"
-
 
 ALERTS = [rule for rule in parse_rules(RULES.read_text()) if rule.is_alert]
 
 
 @pytest.mark.parametrize("rule", parse_rules(RULES.read_text()), ids=lambda rule: rule.name)
-def test_every_rule_asks_for_what_there_is(rule: object) -> None:
-    check_names(rule.expression)  # type: ignore[attr-defined]
+def test_every_rule_asks_for_what_there_is(rule: Rule) -> None:
+    check_names(rule.expression)
 
 
 @pytest.mark.parametrize("query", ["notify_relay_nothing", 'notify_relay_redis_up{topic="x"}', "sum by (x) (up)", "5"])

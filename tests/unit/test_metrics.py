@@ -1,9 +1,7 @@
 """Every metric's name and meaning."""
 
 import platform
-import tomllib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -131,11 +129,6 @@ def test_a_relay_is_in_one_state() -> None:
         metrics.is_in(state, ("starting", "ready", "stalled"))
     of = metrics.registry.get_sample_value
     assert [of("notify_relay_state", {"state": state}) for state in ("starting", "ready", "stalled")] == [0, 1, 0]
-
-
-def test_the_version_is_the_packages() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert project["version"] == VERSION
 
 
 def test_two_replicas_in_one_process_count_apart() -> None:

@@ -6,6 +6,8 @@
 
 export const SILENT_MS = 5_000;
 const LAG = 1_000;
+const SLOW_MS = 100;
+const LOOKS = 5;
 const BUFFERED = 64 * 1024 * 1024;
 const SLOW_CONSUMER = "4000";
 
@@ -16,7 +18,7 @@ const SLOW_CONSUMER = "4000";
 export function verdicts(minute) {
   const fleet = minute.fleets.at(-1);
   if (!fleet) return [];
-  const found = [...ofRedis(fleet), ...ofRelays(fleet), ...ofReplicas(fleet), ...ofTheMinute(minute)];
+  const found = [...ofRedis(fleet), ...ofSlowRedis(minute), ...ofRelays(fleet), ...ofReplicas(fleet), ...ofTheMinute(minute)];
   return found.sort((a, b) => Number(b.level === "bad") - Number(a.level === "bad"));
 }
 
@@ -40,6 +42,19 @@ function ofRedis({ redis }) {
   if (redis.up) return [];
   return [{ level: "bad", where: "redis",
     text: `Redis does not answer: ${redis.error}. Connected clients stay, new ones get 503; nothing is lost.` }];
+}
+
+/**
+ * Each of the last few looks was slow; one alone may be the fault of a busy replica.
+ * @param {import("./minute.js").Minute} minute
+ * @returns {Verdict[]}
+ */
+function ofSlowRedis({ fleets }) {
+  const looks = fleets.slice(-LOOKS).map(({ redis }) => redis.ms ?? 0);
+  const fastest = Math.min(...looks);
+  if (looks.length < LOOKS || fastest < SLOW_MS) return [];
+  return [{ level: "warn", where: "redis",
+    text: `Redis takes ${number(fastest)} ms and more to answer: events come so much later. Look at its SLOWLOG, its CPU and the network.` }];
 }
 
 /** @param {Fleet} fleet @returns {Verdict[]} */

@@ -40,6 +40,15 @@ test("without Redis that is what is wrong, and not that nobody can be heard", ()
   assert.match(wrong[0].text, /refused/);
 });
 
+test("a Redis that is slow is named once that is no accident", () => {
+  const looks = (...ms) => short(...ms.map((took, second) => fleet({ at_ms: 1_000 * second, redis: { up: true, ms: took, error: null, address: "x" } })));
+  assert.deepEqual(looks(200, 120, 150, 300, 110), ["warn redis"]);
+  assert.deepEqual(looks(1, 1, 200, 120, 150, 300, 110), ["warn redis"]);
+  assert.deepEqual(looks(200, 120, 3, 300, 110), []);
+  assert.deepEqual(looks(200, 120, 150, 300), [], "not known yet");
+  assert.deepEqual(looks(200, 120, 150, 300, 110, 2), []);
+});
+
 test("without a relay events wait", () => {
   assert.deepEqual(short(fleet({ relays: [] })), ["bad relay"]);
   assert.deepEqual(short(fleet({ relays: [relay({ seen_ms_ago: 9_000 })] })), ["bad relay"]);

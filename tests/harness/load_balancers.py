@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from demo.ports import free_port
 from demo.process import ROOT, Process, Processes
 from demo.stack import answers_ok
+from harness.names import Names
 
 _SBIN = "/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
 _ENVOY = ROOT / ".cache" / "envoy" / "envoy"
@@ -29,8 +31,12 @@ class LoadBalancer:
     """In deploy/."""
     find: Callable[[], str | None]
     """Its program; None where it is not installed."""
-    edits: Callable[[int, Sequence[int], Path], list[Edit]]
-    """Of the port that it listens on, those of the replicas, and a folder of its own."""
+    here: Callable[[int, Path], list[Edit]]
+    """Of the port that it listens on, and a folder of its own."""
+    fixed: Callable[[Sequence[int]], list[Edit]]
+    """Of the replicas' ports, where they are not to be looked up."""
+    looked_up: Callable[[int, int], list[Edit]]
+    """Of the replicas' port, and that of a name server."""
     command: Callable[[str, Path], list[str]]
     """Of its program and its file."""
 
@@ -58,11 +64,22 @@ async def start_load_balancer(
 ) -> Process:
     """A load balancer before these replicas, ready when it passes on to one of them. Skips the test where it
     is not installed."""
+    edits = kind.fixed([replica.port for replica in replicas])
+    return await _start(processes, kind, [*edits, *more_edits])
+
+
+async def start_load_balancer_that_looks_up(
+    processes: Processes, kind: LoadBalancer, names: Names, replica_port: int
+) -> Process:
+    """The same, before the replicas at the addresses that `names` has."""
+    return await _start(processes, kind, kind.looked_up(replica_port, names.port))
+
+
+async def _start(processes: Processes, kind: LoadBalancer, edits: Sequence[Edit]) -> Process:
     program, port, folder = kind.program(), free_port(), processes.folder / kind.name
     folder.mkdir()
     config = folder / kind.file
-    edits = kind.edits(port, [replica.port for replica in replicas], folder)
-    config.write_text(shipped(kind.file, [*edits, *more_edits]))
+    config.write_text(shipped(kind.file, [*kind.here(port, folder), *edits]))
     process = processes.add(
         kind.name,
         kind.command(program, config),
@@ -75,26 +92,46 @@ async def start_load_balancer(
 # nginx
 
 
-def _nginx_edits(port: int, replicas: Sequence[int], folder: Path) -> list[Edit]:
-    # Debian's 1.22 does not know `resolve`, which is for names.
-    servers = "\n".join(f"server 127.0.0.1:{replica} max_fails=0;" for replica in replicas)
+def _nginx() -> str | None:
+    return os.environ.get("NGINX") or shutil.which("nginx") or shutil.which("nginx", path=_SBIN)
+
+
+def _nginx_here(port: int, folder: Path) -> list[Edit]:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     return [
-        (r"server gateway:8000 resolve max_fails=0;", servers),
-        (r"^ *resolver 127\.0\.0\.11 .*;$", paths),
         (r"listen 8080;", f"listen 127.0.0.1:{port};"),
+        (r"server_tokens off;", f"server_tokens off; {paths}"),
         (r"pid /tmp/nginx.pid;", f"pid {folder}/pid;"),
         (r"worker_rlimit_nofile \d+;", ""),
         (r"worker_connections \d+;", "worker_connections 500;"),
     ]
 
 
+def _nginx_fixed(replicas: Sequence[int]) -> list[Edit]:
+    # Older ones do not know `resolve`.
+    servers = "\n".join(f"server 127.0.0.1:{replica} max_fails=0;" for replica in replicas)
+    return [(r"server gateway:8000 resolve max_fails=0;", servers)]
+
+
+def _nginx_looked_up(replica_port: int, names_port: int) -> list[Edit]:
+    version = subprocess.run([str(_nginx()), "-v"], capture_output=True, text=True, timeout=10).stderr
+    number = re.search(r"nginx/([\d.]+)", version)
+    if number is None or tuple(map(int, number[1].split("."))) < (1, 27, 3):
+        pytest.skip(f"needs nginx 1.27.3 or newer for `resolve`, and this is {version.strip()}: NGINX=/path/to/nginx")
+    return [
+        (r"resolver 127\.0\.0\.11 ", f"resolver 127.0.0.1:{names_port} "),
+        (r"gateway:8000 ", f"gateway:{replica_port} "),
+    ]
+
+
 NGINX = LoadBalancer(
     "nginx",
     "nginx.conf",
-    lambda: shutil.which("nginx") or shutil.which("nginx", path=_SBIN),
-    _nginx_edits,
+    _nginx,
+    _nginx_here,
+    _nginx_fixed,
+    _nginx_looked_up,
     lambda program, config: [
         *(program, "-e", str(config.with_name("error.log"))),
         *("-c", str(config), "-g", "daemon off;"),
@@ -105,20 +142,21 @@ NGINX = LoadBalancer(
 # HAProxy
 
 
-def _haproxy_edits(port: int, replicas: Sequence[int], _folder: Path) -> list[Edit]:
+def _haproxy_fixed(replicas: Sequence[int]) -> list[Edit]:
     servers = "\n".join(f"    server gateway-{replica} 127.0.0.1:{replica}" for replica in replicas)
-    return [
-        (r"^ *server-template gateway- 10 gateway:8000 .*$", servers),
-        (r"bind :8080", f"bind 127.0.0.1:{port}"),
-        (r"maxconn 20000", "maxconn 500"),
-    ]
+    return [(r"^ *server-template gateway- 10 gateway:8000 .*$", servers)]
 
 
 HAPROXY = LoadBalancer(
     "haproxy",
     "haproxy.cfg",
     lambda: shutil.which("haproxy") or shutil.which("haproxy", path=_SBIN),
-    _haproxy_edits,
+    lambda port, _: [(r"bind :8080", f"bind 127.0.0.1:{port}"), (r"maxconn 20000", "maxconn 500")],
+    _haproxy_fixed,
+    lambda replica_port, names_port: [
+        (r"127\.0\.0\.11:53", f"127.0.0.1:{names_port}"),
+        (r"gateway:8000 ", f"gateway:{replica_port} "),
+    ],
     lambda program, config: [program, "-db", "-f", str(config)],
 )
 
@@ -126,14 +164,25 @@ HAPROXY = LoadBalancer(
 # Envoy
 
 
-def _envoy_edits(port: int, replicas: Sequence[int], _folder: Path) -> list[Edit]:
+def _envoy_fixed(replicas: Sequence[int]) -> list[Edit]:
     def endpoint(port: int) -> str:
         return f"- endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"
 
-    endpoints = "\n".join(" " * 14 + endpoint(replica) for replica in replicas)
+    return [(r"^ *- endpoint: .*$", "\n".join(" " * 14 + endpoint(replica) for replica in replicas))]
+
+
+def _envoy_looked_up(replica_port: int, names_port: int) -> list[Edit]:
+    # It asks the system's name server, unless it is told of another.
+    resolver = f"""
+          typed_dns_resolver_config:
+            name: envoy.network.dns_resolver.cares
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+              resolvers: [{{socket_address: {{address: 127.0.0.1, port_value: {names_port}}}}}]
+              dns_resolver_options: {{no_default_search_domain: true}}"""
     return [
-        (r"^ *- endpoint: .*$", endpoints),
-        (r"address: 0\.0\.0\.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}"),
+        (r"address: gateway, port_value: 8000", f"address: gateway, port_value: {replica_port}"),
+        (r"respect_dns_ttl: false", f"respect_dns_ttl: false{resolver}"),
     ]
 
 
@@ -141,7 +190,9 @@ ENVOY = LoadBalancer(
     "envoy",
     "envoy.yaml",
     lambda: str(_ENVOY) if _ENVOY.exists() else shutil.which("envoy"),
-    _envoy_edits,
+    lambda port, _: [(r"address: 0\.0\.0\.0, port_value: 8080", f"address: 127.0.0.1, port_value: {port}")],
+    _envoy_fixed,
+    _envoy_looked_up,
     # Beside others that test: without the shared memory that a hot restart needs; one thread.
     lambda program, config: [
         *(program, "-c", str(config), "--disable-hot-restart"),

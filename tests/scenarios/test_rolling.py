@@ -2,12 +2,21 @@
 
 import asyncio
 import signal
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
-from harness.load_balancers import ENVOY, HAPROXY, NGINX, LoadBalancer, start_load_balancer
+from harness.load_balancers import (
+    ENVOY,
+    HAPROXY,
+    NGINX,
+    LoadBalancer,
+    start_load_balancer,
+    start_load_balancer_that_looks_up,
+)
+from harness.names import Names
 from harness.oracle import TYPE_OF_TOPIC
 from harness.producer import ALL_TOPICS
 from harness.stage import GROUP_SECONDS, Stage
@@ -16,7 +25,9 @@ from harness.waiting import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidHandshake
 
+from demo.ports import free_port
 from demo.process import Process
+from demo.stack import answers_ok
 
 REPLICAS = 3
 # Longer than HAProxy and Envoy take to learn of it: they ask each second.
@@ -168,13 +179,13 @@ async def start_deployment(stage: Stage, balancer: LoadBalancer, relays: int) ->
     return await start_load_balancer(stage.processes, balancer, stage.gateways)
 
 
-async def end(stage: Stage, visitors: Visitors) -> None:
-    """The verdict, and the end of all replicas at once: one after the other would take as long as all drains."""
+async def end(stage: Stage, visitors: Visitors, *gateways: Process) -> None:
+    """The verdict, and the end of these replicas at once: one after the other would take as long as all drains."""
     await visitors.leave()
     await stage.exact(seconds=GROUP_SECONDS)
     for client in stage.clients:
         await client.close()
-    assert not any(await asyncio.gather(*(gateway.terminate(60) for gateway in stage.gateways)))
+    assert not any(await asyncio.gather(*(gateway.terminate(60) for gateway in gateways)))
 
 
 async def publish_and_count(stage: Stage, visitors: Visitors) -> None:
@@ -235,7 +246,7 @@ async def test_all_replicas_and_relays_are_replaced_behind_nginx_and_cost_nobody
         await load.more(20)
     await publish_and_count(stage, visitors)
     await disconnect_and_count(stage, visitors)
-    await end(stage, visitors)
+    await end(stage, visitors, *stage.gateways)
 
 
 @pytest.mark.parametrize("balancer", [HAPROXY, ENVOY], ids=lambda balancer: balancer.name)
@@ -249,4 +260,52 @@ async def test_a_replica_is_drained_behind_a_load_balancer_that_checks_health_an
         await load.more(20)
         await roll(stage, stage.gateways[0], stage.gateways[1:], visitors)
         await load.more(20)
-    await end(stage, visitors)
+    await end(stage, visitors, *stage.gateways)
+
+
+async def add_replica_at(stage: Stage, address: str, port: int) -> Process:
+    """A replica that listens there, and is ready."""
+    gateway = stage.add_gateway(f"gateway-{address}", env={**DRAIN, "WS_HOST": address, "WS_PORT": str(port)})
+    gateway.start()
+    await eventually(lambda: answers_ok(f"http://{address}:{port}/readyz"), f"{gateway.name} to be ready")
+    return gateway
+
+
+@pytest.fixture
+async def names() -> AsyncIterator[Names]:
+    names = await Names().start()
+    yield names
+    names.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs 127.0.0.2 and so on, which elsewhere have to be set up")
+@pytest.mark.parametrize("balancer", [NGINX, HAPROXY, ENVOY], ids=lambda balancer: balancer.name)
+async def test_replicas_that_come_and_go_are_found_by_their_name_without_a_reload(
+    stage: Stage, names: Names, balancer: LoadBalancer
+) -> None:
+    balancer.program()
+    port = free_port()
+    await stage.start(stage.add_relay())
+    first, second = [await add_replica_at(stage, f"127.0.0.{number}", port) for number in (2, 3)]
+    names.addresses = ["127.0.0.2", "127.0.0.3"]
+    process = await start_load_balancer_that_looks_up(stage.processes, balancer, names, port)
+    visitors = Visitors()
+    await visitors.come(stage, process, v1=4, events=2)
+    third = await add_replica_at(stage, "127.0.0.4", port)
+    names.addresses.append("127.0.0.4")
+
+    async def has_clients() -> bool:
+        await visitors.come(stage, process, v1=1, events=0)
+        return await stage.metric(third, "connections") > 0
+
+    await eventually(has_clients, "the new replica to get clients", poll_seconds=0.5)
+    async with stage.load(stage.users, per_second=100) as load:
+        names.addresses.remove("127.0.0.2")
+        first.expected_to_run = False
+        first.signal(signal.SIGTERM)
+        assert await first.wait(60) == 0
+        await visitors.are_all_connected()
+        await load.more(20)
+    for gateway in (second, third):
+        assert await stage.metric(gateway, "connections") > 0
+    await end(stage, visitors, second, third)

@@ -16,7 +16,7 @@ from demo.ports import free_port
 from demo.process import ROOT, Process
 from demo.stack import answers_ok
 
-NEEDS = {"Docker", "a cluster", "Redpanda"}
+NEEDS = {"Docker", "a cluster", "Redpanda", "systemd"}
 
 ELSEWHERE = {
     "make setup": (".ci/run", "make test"),

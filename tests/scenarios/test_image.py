@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from harness.stage import Stage
+from harness.waiting import eventually
 
 from demo.ports import free_port
 from demo.process import ROOT, Process
@@ -129,27 +131,25 @@ def image() -> Iterator[Image]:
         yield Image(Path(folder))
 
 
-def test_it_has_the_locked_packages_for_the_services_and_no_other(image: Image) -> None:
-    installed = {
-        re.sub(r"[-_.]+", "-", path.name.split("-")[0]).lower()
-        for path in image.folder.glob("last/opt/venv/**/*.dist-info")
-    }
+def test_it_has_a_user_without_rights_and_starts_without_a_shell() -> None:
+    settings = dict(instructions())
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", settings["USER"])
+    for form in ("ENTRYPOINT", "CMD"):
+        assert json.loads(settings[form]), "exec form: SIGTERM reaches the service"
+
+
+def test_it_has_the_locked_packages_for_the_services_and_little_else(image: Image) -> None:
+    found = image.folder.glob("last/opt/venv/**/*.dist-info")
+    installed = {re.sub(r"[-_.]+", "-", path.name.split("-")[0]).lower() for path in found}
     assert installed == set(pins((ROOT / "requirements" / "runtime.txt").read_text()))
-
-
-def test_it_is_no_larger_than_it_has_to_be(image: Image) -> None:
     # The base image has 120 MB beside it.
     assert sum(size for size, _ in image.files().values()) < 150_000_000
 
 
-def test_it_has_a_user_without_rights_and_starts_without_a_shell(image: Image) -> None:
-    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", image.settings["USER"])
-    for form in ("ENTRYPOINT", "CMD"):
-        assert json.loads(image.settings[form]), "exec form: SIGTERM reaches the service"
-
-
 async def test_its_services_run_from_it_and_write_nothing(image: Image, stage: Stage) -> None:
     ws, admin, relay_http = free_port(), free_port(), free_port()
+    # The producer of docker-compose.yml finds this folder there.
+    (image.app / "demo").symlink_to(ROOT / "demo")
     before = image.files()
     # Wherever a program would write, it is in the image.
     env = {
@@ -181,6 +181,13 @@ async def test_its_services_run_from_it_and_write_nothing(image: Image, stage: S
     client = await stage.connect(stage.users[0], gateway)
     await stage.producer.publish_mixed(stage.users, 20)
     await stage.everything_arrived([client])
+    # docker-compose.yml has the image publish sample events, too.
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    words = [word.replace("redpanda:9092", stage.bootstrap) for word in compose["services"]["producer"]["command"]]
+    producer = stage.processes.add("image-producer", image.command(*words), env=env).start()
+    frames = len(client.frames)
+    await eventually(lambda: len(client.frames) > frames + 5 or not producer.is_running, "sample events")
+    assert await producer.terminate() == 0, producer.log()
     # How the container's health is asked for.
     options, _, given = image.settings["HEALTHCHECK"].partition(" CMD ")
     assert "--interval" in options

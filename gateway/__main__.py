@@ -1,6 +1,7 @@
 """`python -m gateway`: one gateway replica. Settings come from the environment.
 
-`python -m gateway token` and `revoke`: tokens by hand (gateway/commands.py).
+`python -m gateway token` and `revoke`: tokens by hand (gateway/commands.py). `python -m gateway admin`: what
+operators do (gateway/admin_command.py).
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from gateway import commands
+from gateway import admin_command, commands
 from gateway.replica import Replica, ReplicaSettings
 from gateway.settings import (
     AdmissionSettings,
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setting is wrong."""
     options = commands.parser().parse_args(arguments)
     try:
+        if options.command == "admin":
+            return admin_command.run(options, load(OperatorSettings))
         settings = ReplicaSettings(
             service=load(ServiceSettings),
             redis=load(RedisSettings),

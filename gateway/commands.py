@@ -1,4 +1,4 @@
-"""`python -m gateway token` and `revoke`: what an operator does with tokens by hand."""
+"""The command line of `python -m gateway`, and its `token` and `revoke`: tokens by hand."""
 
 import argparse
 import asyncio
@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 
 import jwt
 
+from gateway import admin_command
 from gateway.authentication.revocations import Revocations
 from gateway.settings import AuthenticationSettings
 from shared.errors import InvalidUserId, NotifyError, SettingsError
 from shared.links import Links
 from shared.settings import RedisSettings
 from shared.users import validate_user_id
+from shared.version import VERSION
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         description="Without a command: run one gateway replica until SIGTERM. "
         "Settings are environment variables; .env.example has each with its default.",
     )
+    top.add_argument("--version", action="version", version=f"bloasis-notification {VERSION}")
     commands = top.add_subparsers(dest="command", title="commands", metavar="")
     token = commands.add_parser(
         "token",
@@ -39,6 +42,14 @@ def parser() -> argparse.ArgumentParser:
         "connections that have one are closed with 4500. Tokens issued from the next second on are taken.",
     )
     revoke.add_argument("user", help="whose tokens")
+    admin_command.add_options(
+        commands.add_parser(
+            "admin",
+            help=admin_command.SUMMARY,
+            description=admin_command.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return top
 
 

@@ -192,7 +192,7 @@ class Replica:
         settings, authenticator = self._settings, self._authenticator
         revocations = None if authenticator is None else authenticator.revocations
         acts = Acts(settings.redis, self._links, self._presence, self._statuses, revocations)
-        console = ConsoleSettings(settings.service.service_name, settings.operators.console_demo)
+        console = ConsoleSettings(settings.service.service_name, self._name, settings.operators.console_demo)
         return admin_app(Exposition(self._metrics.registry), console, feed, settings.operators.guard, acts)
 
     # What other replicas tell

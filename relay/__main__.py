@@ -32,6 +32,7 @@ from shared.runner import run
 from shared.server import http_server
 from shared.settings import RedisSettings, ServiceSettings, load
 from shared.statuses import Statuses, process_name
+from shared.version import VERSION
 
 LEAVE_SECONDS: Final = 1.0
 
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Without a command: relay events from Redpanda to Redis until SIGTERM. "
         "Settings are environment variables; .env.example has each with its default.",
     )
+    parser.add_argument("--version", action="version", version=f"bloasis-notification {VERSION}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
     redrive_command.add_options(
         commands.add_parser(

@@ -37,6 +37,8 @@ class ConsoleSettings:
     """What the page is told of where it is."""
 
     service: str
+    replica: str
+    """This one's name."""
     demo: str | None = None
     """The address of the demo's controls."""
 
@@ -138,7 +140,7 @@ def admin_app(exposition: Exposition, console: ConsoleSettings, feed: Feed, guar
 
     @app.get("/console/config")
     async def config() -> Response:
-        known = {"service": console.service, "acts": guard.acts, "demo": console.demo}
+        known = {"service": console.service, "replica": console.replica, "acts": guard.acts, "demo": console.demo}
         return JSONResponse({**known, "redrive": "python -m relay redrive --dry-run"}, headers=_FRESH)
 
     @app.get("/console/feed")

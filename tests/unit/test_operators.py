@@ -288,7 +288,7 @@ class Port:
         registry = CollectorRegistry()
         Counter("notify_test", "one", registry=registry).inc()
         guard = guard or Guard(TOKEN.encode())
-        console = ConsoleSettings("notification", demo)
+        console = ConsoleSettings("notification", "host-1", demo)
         self.server: HttpServer = http_server(
             admin_app(Exposition(registry), console, feed, guard, acts),
             "127.0.0.1",

@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from relay import redrive_command
 from relay.consumer import Consumer
@@ -20,7 +20,7 @@ from relay.log_filter import SayItOnce, SayWhatToDo
 from relay.publisher import Publisher
 from relay.relay import Relay
 from relay.report import relay_status
-from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings
+from relay.settings import EventSettings, HistorySettings, KafkaSettings, RelaySettings, TracingSettings
 from relay.status import status_app
 from shared.errors import RedisError, RelayStopped, SettingsError
 from shared.exposition import Exposition
@@ -33,6 +33,9 @@ from shared.server import http_server
 from shared.settings import RedisSettings, ServiceSettings, load
 from shared.statuses import Statuses, process_name
 from shared.version import VERSION
+
+if TYPE_CHECKING:
+    from relay.tracing import Tracing
 
 LEAVE_SECONDS: Final = 1.0
 
@@ -47,6 +50,8 @@ def main() -> None:
         events = load(EventSettings)
         history = load(HistorySettings)
         settings = load(RelaySettings)
+        name = process_name()
+        tracing = None if options.command else _tracing(load(TracingSettings), service, kafka, name)
     except SettingsError as error:
         print(f"relay: {error}", file=sys.stderr)  # noqa: T201 - one line, before there are logs
         sys.exit(2)
@@ -60,7 +65,8 @@ def main() -> None:
     try:
         # asyncio's own loop: uvloop's transports raise RuntimeError on a write after the connection was
         # lost, which ends aiokafka's fetching for good when Redpanda's link is cut at that moment.
-        run(_serve(service, redis, kafka, events, history, settings, metrics), asyncio.new_event_loop)
+        serving = _serve(service, redis, kafka, events, history, settings, metrics, tracing, name)
+        run(serving, asyncio.new_event_loop)
     except (RelayStopped, OSError) as error:
         get_logger(__name__).error("relay_stopped", error=str(error))
         sys.exit(1)
@@ -85,6 +91,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _tracing(settings: TracingSettings, service: ServiceSettings, kafka: KafkaSettings, name: str) -> "Tracing | None":
+    """None where tracing is off; nothing of OpenTelemetry is imported then. Raises SettingsError."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return None
+    try:
+        from relay.tracing import open_tracing
+    except ImportError as error:
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed ({error}): "
+            "pip install 'bloasis-notification[tracing]'"
+        ) from None
+    return open_tracing(settings, service=service.service_name, instance=name, group_id=kafka.redpanda_group_id)
+
+
 async def _serve(
     service: ServiceSettings,
     redis: RedisSettings,
@@ -93,6 +113,8 @@ async def _serve(
     history: HistorySettings,
     settings: RelaySettings,
     metrics: RelayMetrics,
+    tracing: "Tracing | None",
+    name: str,
 ) -> None:
     """Relay and answer HTTP until a signal comes, or one of the two ends."""
     log = get_logger(__name__)
@@ -106,10 +128,11 @@ async def _serve(
         keys=redis.keys,
         metrics=metrics,
         stop_seconds=settings.relay_stop_seconds,
+        tracing=tracing,
     )
     app = status_app(relay, Exposition(metrics.registry), service.service_name)
     server = http_server(app, settings.relay_http_host, settings.relay_http_port)
-    name, started_ms = process_name(), time.time_ns() // 1_000_000
+    started_ms = time.time_ns() // 1_000_000
     links = Links(redis, f"{service.service_name}-relay-status")
     statuses = Statuses(redis, links)
     told_to_end = asyncio.Event()
@@ -141,6 +164,8 @@ async def _serve(
             async with asyncio.timeout(LEAVE_SECONDS):
                 await statuses.leave(name)
         links.close()
+        if tracing is not None:
+            await tracing.close()
 
 
 if __name__ == "__main__":

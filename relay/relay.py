@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from relay.batch import Batch, Progress, Record, make_batch, make_gap_batch
 from relay.consumer import Consumer
@@ -40,6 +40,9 @@ from shared.errors import BrokerUnavailable, EpochChanged, RelayStopped, Undecod
 from shared.keys import Keys
 from shared.logging import get_logger
 from shared.metrics import RelayMetrics
+
+if TYPE_CHECKING:
+    from relay.tracing import Traced, Tracing
 
 BEAT_SECONDS: Final = 1.0
 COMMIT_SECONDS: Final = 1.0
@@ -85,6 +88,7 @@ class Relay:
         keys: Keys,
         metrics: RelayMetrics,
         stop_seconds: float,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self._consumer = consumer
         self._publisher = publisher
@@ -96,6 +100,7 @@ class Relay:
         metrics.expect(topics=ROUTES, reasons=Reason)
         metrics.is_in(State.STARTING, State)
         self._stop_seconds = stop_seconds
+        self._tracing = tracing
         self._decode = Decode(events.max_event_bytes, events.drop_fields)
         self._log = get_logger(__name__)
         self._watch = Watch(consumer, publisher)
@@ -174,14 +179,15 @@ class Relay:
                 if not self._consumer.is_moved:
                     self._has_started = True
                     self._watch.has_read()
-                batch = None
+                batch = traced = None
                 if records:
+                    traced = None if self._tracing is None else self._tracing.read(records)
                     batch = self._batch(records)
                 if publishing is not None and (batch is not None or publishing.done()):
                     await _finished(publishing)
                     publishing = None
                 if batch is not None:
-                    publishing = asyncio.create_task(self._publish(batch))
+                    publishing = asyncio.create_task(self._publish(batch, traced))
                     await asyncio.sleep(0)  # let it reach Redis before the next batch is decoded
         finally:
             if publishing is not None:
@@ -206,11 +212,12 @@ class Relay:
             return False
         return self._consumer.is_moved or self._publisher.term != self._term
 
-    async def _publish(self, batch: Batch) -> None:
+    async def _publish(self, batch: Batch, traced: "Traced | None" = None) -> None:
         self._lag.waits(batch.oldest_ms)
-        if batch.dead_letters:
-            await self._dead_letters.write(batch.dead_letters)
-        published = await self._publisher.publish(batch)
+        with contextlib.nullcontext() if traced is None else traced.publishing(batch):
+            if batch.dead_letters:
+                await self._dead_letters.write(batch.dead_letters)
+            published = await self._publisher.publish(batch)
         self._progress.update(batch.progress)
         self._positions.update((partition, progress.next_offset) for partition, progress in batch.progress.items())
         last_ms = {partition: progress.timestamp_ms for partition, progress in batch.progress.items()}

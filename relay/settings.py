@@ -178,6 +178,18 @@ class HistorySettings(Settings):
         return self.history_messages_global if bucket == GLOBAL_BUCKET else self.history_messages_user
 
 
+class TracingSettings(Settings):
+    """Whether traces that producers began go on here. OpenTelemetry reads the other OTEL_ variables by itself, from
+    the environment only."""
+
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="where spans go, OTLP over HTTP, like http://collector:4318; unset: no tracing",
+    )
+    otel_service_name: str | None = Field(None, description="the relay's name in traces; unset: SERVICE_NAME-relay")
+
+
 class RelaySettings(Settings):
     """Where the relay answers, and how it ends."""
 

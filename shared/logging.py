@@ -10,12 +10,15 @@ from typing import Any
 import structlog
 
 # From which level on a library's lines are let through. Chatty or secret-bearing below WARNING:
-# websockets prints frames, aiokafka each request. uvicorn warns of each malformed request, so that
-# any client could fill the log.
+# websockets prints frames, aiokafka each request. uvicorn warns of each malformed request, and
+# opentelemetry of each malformed tracestate, so that any client or producer could fill the log.
 _LIBRARIES = {
     "aiokafka": logging.WARNING,
     "asyncio": logging.WARNING,
     "httptools": logging.WARNING,
+    "opentelemetry": logging.WARNING,
+    "opentelemetry.trace": logging.ERROR,
+    "urllib3": logging.ERROR,
     "uvicorn": logging.ERROR,
     "uvicorn.access": logging.ERROR,
     "uvicorn.error": logging.ERROR,

@@ -51,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command is not None:
         return commands.run(options, settings.authentication, settings.redis)
     service = settings.service
-    configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
+    configure_logging(
+        level=service.log_level,
+        format_=service.log_format,
+        service=service.service_name,
+        user_ids=service.log_user_ids,
+    )
     raise_open_file_limit()
     try:
         run(serve(settings))

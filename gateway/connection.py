@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from gateway.acks import Acks
 from gateway.admission.admit import Admitted
@@ -32,9 +33,12 @@ from gateway.outlet import Outlet
 from gateway.settings import ConnectionSettings
 from gateway.turns import Turns
 from gateway.wheel import Wheel
+from shared.logging import get_logger
 
 if TYPE_CHECKING:
     from gateway.replay import Replay, Replays
+
+log = get_logger("gateway.connection")
 
 CLOSE_SECONDS: Final = 2
 """For a client to answer a close frame; then the socket is gone."""
@@ -45,6 +49,19 @@ GRACE_SECONDS: Final = 25
 _SEND_ANOTHER: Final = (
     f'The token has expired; send a fresh one within {GRACE_SECONDS} s: {{"control":"auth","token":"..."}}.'
 )
+
+_TOLD: Final = frozenset(
+    (
+        CloseCode.SLOW_CONSUMER,
+        CloseCode.TOKEN_EXPIRED,
+        CloseCode.GAP,
+        CloseCode.UNAVAILABLE,
+        CloseCode.UNAUTHORIZED,
+        CloseCode.DISCONNECTED_BY_ADMIN,
+        CloseCode.REPLACED,
+    )
+)
+"""What a user may ask about, a line in the log each. What a client does wrong is only counted."""
 
 RESUME_BYTES: Final = 64 * 1024
 """Of what was held, handed to the transport at once: as much as makes it pause again."""
@@ -223,6 +240,7 @@ class Connection(asyncio.Protocol):
         if self.is_joining:
             self.refuse(unavailable("This replica is going; connect again.", spread_ms()))
             return
+        audience = self.audience
         if code is not CloseCode.SLOW_CONSUMER and self._replay is None:
             took = self._held is None
             self._connections.hub.flush(self)  # which may be more than it takes: that closes it
@@ -230,6 +248,9 @@ class Connection(asyncio.Protocol):
                 self._outlet.write(owed.take(owed.size_bytes))
         if not self._has_ended():
             self._connections.closes[code] += 1
+            if code in _TOLD and audience is not None:
+                user = unquote(audience.name.name)
+                log.info("a connection was closed", reason=code.reason, user=user, connection=self.opened_us)
             self._end(self._last_words(code, reason))
 
     def _has_ended(self) -> bool:

@@ -55,7 +55,12 @@ def main() -> None:
     except SettingsError as error:
         print(f"relay: {error}", file=sys.stderr)  # noqa: T201 - one line, before there are logs
         sys.exit(2)
-    configure_logging(level=service.log_level, format_=service.log_format, service=service.service_name)
+    configure_logging(
+        level=service.log_level,
+        format_=service.log_format,
+        service=service.service_name,
+        user_ids=service.log_user_ids,
+    )
     for handler in logging.getLogger().handlers:
         handler.addFilter(SayItOnce("aiokafka"))
         handler.addFilter(SayWhatToDo("aiokafka"))

@@ -1,13 +1,18 @@
 """Logs: one line for each thing that matters, for people or as JSON, through structlog.
 
-Everything, libraries included, ends in one stream: standard error.
+Everything, libraries included, ends in one stream: standard error. An event fills no more than so many lines a second,
+and users are named as LOG_USER_IDS says (shared/log_lines.py).
 """
 
 import logging
 import sys
+import time
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from shared.log_lines import Limiter, UserIds, hide_users
 
 # From which level on a library's lines are let through. Chatty or secret-bearing below WARNING:
 # websockets prints frames, aiokafka each request. uvicorn warns of each malformed request, and
@@ -26,8 +31,19 @@ _LIBRARIES = {
 }
 
 
-def configure_logging(*, level: str, format_: str, service: str) -> None:
-    """Set up logging for the process. `level` and `format_` as in ServiceSettings."""
+def configure_logging(*, level: str, format_: str, service: str, user_ids: UserIds = "hash") -> None:
+    """Set up logging for the process. `level`, `format_` and `user_ids` as in ServiceSettings."""
+    limiter = Limiter(time.monotonic)
+
+    def limit(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        left_out = limiter.admit(str(fields.get("event")))
+        if left_out is None:
+            raise structlog.DropEvent
+        if left_out:
+            fields["suppressed"] = left_out
+        hide_users(fields, user_ids)
+        return fields
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -40,7 +56,7 @@ def configure_logging(*, level: str, format_: str, service: str) -> None:
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[limit, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
         cache_logger_on_first_use=True,
@@ -48,10 +64,11 @@ def configure_logging(*, level: str, format_: str, service: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[_say_suppressed, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_LibraryLimit(limiter))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -61,6 +78,28 @@ def configure_logging(*, level: str, format_: str, service: str) -> None:
         library.propagate = True
         library.setLevel(least)
     structlog.contextvars.bind_contextvars(service=service)
+
+
+class _LibraryLimit(logging.Filter):
+    """The same limit for lines of libraries, by their format strings. Ours have passed it."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        super().__init__()
+        self._limiter = limiter
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not isinstance(record.msg, str):
+            return True
+        left_out = self._limiter.admit(record.msg)
+        record.suppressed = left_out
+        return left_out is not None
+
+
+def _say_suppressed(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What `_LibraryLimit` counted, as a field."""
+    if left_out := getattr(fields.get("_record"), "suppressed", 0):
+        fields["suppressed"] = left_out
+    return fields
 
 
 def get_logger(name: str) -> Any:

@@ -14,6 +14,7 @@ from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from shared.errors import SettingsError
 from shared.keys import Keys
+from shared.log_lines import UserIds
 from shared.topology import Deployment, parse_deployment
 
 
@@ -81,6 +82,10 @@ class ServiceSettings(Settings):
     service_name: str = Field("notification", description="the name in /health and logs")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     log_format: str = Field("console", description="console (for people) or json (for machines)")
+
+    log_user_ids: UserIds = Field(
+        "hash", description="how logs name users: hash (the first 12 digits of the SHA-256), plain, or none"
+    )
 
     @field_validator("log_level")
     @classmethod

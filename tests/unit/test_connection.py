@@ -22,6 +22,7 @@ from scripted import (
     close_of,
     server_frames,
 )
+from structlog.testing import capture_logs
 
 from gateway.admission.admit import Admitted
 from gateway.admission.handshake import PLAIN, Handshake
@@ -263,6 +264,18 @@ def test_a_client_that_reads_nothing_for_the_time_of_a_pong_is_a_slow_one() -> N
     connection.pause_writing()
     replica.tick(INTERVAL + 1 + TIMEOUT + 1)
     assert close_of(transport.take())[0] == CloseCode.SLOW_CONSUMER
+
+
+def test_what_a_user_may_ask_about_is_logged_and_what_a_client_does_wrong_is_not() -> None:
+    replica = Replica()
+    with capture_logs() as logged:
+        for code in CloseCode:
+            replica.open("ann ké")[0].close(code)
+    assert {line["reason"] for line in logged} == {
+        "slow_consumer", "token_expired", "gap", "unavailable", "unauthorized", "disconnected_by_admin", "replaced"
+    }  # fmt: skip
+    assert {(line["event"], line["user"]) for line in logged} == {("a connection was closed", "ann ké")}
+    assert len({line["connection"] for line in logged}) == len(logged)
 
 
 @pytest.mark.parametrize(("interval", "timeout"), [(1, 1), (1, 60), (60, 1), (60, 60)])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from shared.log_lines import LINES_A_SECOND, UserIds
 from shared.logging import configure_logging, get_logger
 
 
@@ -112,3 +113,29 @@ def test_setting_it_up_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> No
         warnings.simplefilter("error")
         logging.getLogger("some.library").warning("once")
     assert len(lines(capsys)) == 1
+
+
+def test_a_flood_is_cut_and_counted_ours_and_libraries(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("shared.logging.time.monotonic", lambda: now)
+    configure_logging(level="INFO", format_="json", service="notification")
+    for _ in range(2):
+        for number in range(1_000):
+            get_logger("here").warning("dead_letter", offset=number)
+            logging.getLogger("aiokafka").warning("no node %d", number)
+        now += 1
+    logged = [json.loads(line) for line in lines(capsys)]
+    assert len(logged) == 4 * LINES_A_SECOND
+    counted = [(line["event"], line["suppressed"]) for line in logged if "suppressed" in line]
+    assert counted == [("dead_letter", 1_000 - LINES_A_SECOND), ("no node 0", 1_000 - LINES_A_SECOND)]
+
+
+@pytest.mark.parametrize(("user_ids", "said"), [("hash", "ba7816bf8f01"), ("plain", "abc"), ("none", "-")])
+def test_users_are_named_as_configured(user_ids: UserIds, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="INFO", format_="json", service="notification", user_ids=user_ids)
+    get_logger("here").warning("it", user="abc", key="notify:{u0}:log:abc")
+    (line,) = lines(capsys)
+    logged = json.loads(line)
+    assert (logged["user"], logged["key"]) == (said, f"notify:{{u0}}:log:{said}")

@@ -1,18 +1,20 @@
 """A real Prometheus asks a real relay and real replicas, with the rules and the queries that ship."""
 
-import json
 from pathlib import Path
 
+import yaml
 from harness.prometheus import add_prometheus, ask, needs_prometheus, promtool
 from harness.queries import OF_PROCESS, as_sent, dashboard_queries
 from harness.stage import Stage
 from harness.waiting import eventually
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.process import Process
+from demo.process import ROOT, Process
 from demo.stack import http_url
 from scripts.metrics_table import RULES, Documented, of_gateway, of_relay
 from scripts.promql import parse_rules
+
+CONFIG = ROOT / "deploy" / "prometheus.yml"
 
 LOOK_SECONDS = 1
 
@@ -39,18 +41,17 @@ def check_text(text: str, documented: list[Documented], missing: set[str]) -> No
 
 
 def configuration(folder: Path, relay: Process, gateways: list[Process]) -> Path:
-    """As deploy/prometheus.yml, with addresses instead of names to look up. JSON is YAML, too."""
-    targets = {"relay": [http_url(relay, "")], "gateway": [http_url(gateway, "", "admin") for gateway in gateways]}
-    config = {
-        "global": {"scrape_interval": f"{LOOK_SECONDS}s", "evaluation_interval": f"{LOOK_SECONDS}s"},
-        "rule_files": [str(RULES)],
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [url.removeprefix("http://") for url in urls]}]}
-            for job, urls in targets.items()
-        ],
-    }
+    """deploy/prometheus.yml, with addresses instead of names to look up, and more looks."""
+    config = yaml.safe_load(CONFIG.read_text())
+    config["global"] = {"scrape_interval": f"{LOOK_SECONDS}s", "evaluation_interval": f"{LOOK_SECONDS}s"}
+    config["rule_files"] = [str(CONFIG.parent / file) for file in config["rule_files"]]
+    urls = {"relay": [http_url(relay, "")], "gateway": [http_url(gateway, "", "admin") for gateway in gateways]}
+    for job in config["scrape_configs"]:
+        del job["dns_sd_configs"]
+        job["static_configs"] = [{"targets": [url.removeprefix("http://") for url in urls.pop(job["job_name"])]}]
+    assert not urls
     file = folder / "prometheus.yml"
-    file.write_text(json.dumps(config))
+    file.write_text(yaml.safe_dump(config))
     return file
 
 

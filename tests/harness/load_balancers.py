@@ -60,12 +60,11 @@ def shipped(file: str, edits: Sequence[Edit]) -> str:
 
 
 async def start_load_balancer(
-    processes: Processes, kind: LoadBalancer, replicas: Sequence[Process], *more_edits: Edit
+    processes: Processes, kind: LoadBalancer, ports: Sequence[int], *more_edits: Edit
 ) -> Process:
-    """A load balancer before these replicas, ready when it passes on to one of them. Skips the test where it
-    is not installed."""
-    edits = kind.fixed([replica.port for replica in replicas])
-    return await _start(processes, kind, [*edits, *more_edits])
+    """A load balancer before the replicas at these ports, ready when it passes on to one of them. Skips the test
+    where it is not installed."""
+    return await _start(processes, kind, [*kind.fixed(ports), *more_edits])
 
 
 async def start_load_balancer_that_looks_up(

@@ -18,7 +18,7 @@ async def test_through_nginx_events_come_at_once_and_a_lost_replica_costs_none(s
     relay = stage.add_relay()
     replicas = [stage.add_gateway(f"gateway-{number}", env={"HEARTBEAT_SECONDS": "1"}) for number in (1, 2)]
     await stage.start(relay, *replicas)
-    nginx = await start_load_balancer(stage.processes, NGINX, replicas, *edits)
+    nginx = await start_load_balancer(stage.processes, NGINX, [replica.port for replica in replicas], *edits)
     browsers = [await stage.connect_events(user, nginx) for user in (*stage.users, *stage.users)]
     device = await stage.connect_v1(stage.users[0], nginx)
     for browser in browsers:

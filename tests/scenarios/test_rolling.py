@@ -176,7 +176,7 @@ async def start_deployment(stage: Stage, balancer: LoadBalancer, relays: int) ->
     for number in range(relays):
         await stage.start(stage.add_relay(f"relay-{number + 1}"), seconds=GROUP_SECONDS)
     await stage.start(*(stage.add_gateway(f"gateway-{number + 1}", env=DRAIN) for number in range(REPLICAS)))
-    return await start_load_balancer(stage.processes, balancer, stage.gateways)
+    return await start_load_balancer(stage.processes, balancer, [gateway.port for gateway in stage.gateways])
 
 
 async def end(stage: Stage, visitors: Visitors, *gateways: Process) -> None:

@@ -53,6 +53,7 @@ lint: setup ## ruff (lint, format), mypy --strict, all pinned and declared, what
 	@$(IN_VENV) scripts.env_example --check
 	@$(IN_VENV) scripts.settings_table --check
 	@$(IN_VENV) scripts.metrics_table --check
+	@$(IN_VENV) scripts.prometheus_rule --check
 
 check: lint test ## lint and test
 

@@ -69,6 +69,11 @@ class Visitor:
         self._leaving = asyncio.Event()
         self._task = asyncio.create_task(self._run())
 
+    def check(self) -> None:
+        """Raise what ended it, if anything did."""
+        if self._task.done():
+            self._task.result()
+
     async def leave(self) -> None:
         """Follow no longer; the client stays as it is."""
         self._leaving.set()
@@ -128,10 +133,17 @@ class Visitors:
 
     async def come_anew(self, count: int) -> None:
         """Wait until `resumed` are as many."""
-        await eventually(
-            lambda: self.resumed.total() >= count,
-            lambda: f"{count} to come anew, and {self.resumed} have; refused: {[one.refused for one in self.all]}",
-        )
+
+        def have_come() -> bool:
+            for visitor in self.all:
+                visitor.check()
+            return self.resumed.total() >= count
+
+        await eventually(have_come, lambda: f"{count} to come anew, and {self.resumed} have: {self._states}")
+
+    @property
+    def _states(self) -> list[str]:
+        return [f"{one.client} {one.client.close_code} {one.resumed} {one.refused}" for one in self.all]
 
     async def leave(self) -> None:
         """Follow no longer. Nobody was ever refused."""

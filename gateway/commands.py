@@ -13,6 +13,7 @@ from gateway.authentication.revocations import Revocations
 from gateway.settings import AuthenticationSettings
 from shared.errors import InvalidUserId, NotifyError, SettingsError
 from shared.links import Links
+from shared.runner import program
 from shared.settings import RedisSettings
 from shared.users import validate_user_id
 from shared.version import VERSION
@@ -21,7 +22,7 @@ from shared.version import VERSION
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="python -m gateway",
+        prog=program("gateway"),
         description="Without a command: run one gateway replica until SIGTERM. "
         "Settings are environment variables; .env.example has each with its default.",
     )

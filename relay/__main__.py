@@ -28,7 +28,7 @@ from shared.links import Links
 from shared.logging import configure_logging, get_logger
 from shared.loop_lag import watch_loop_lag
 from shared.metrics import RelayMetrics
-from shared.runner import run
+from shared.runner import program, run
 from shared.server import http_server
 from shared.settings import RedisSettings, ServiceSettings, load
 from shared.statuses import Statuses, process_name
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m relay",
+        prog=program("relay"),
         description="Without a command: relay events from Redpanda to Redis until SIGTERM. "
         "Settings are environment variables; .env.example has each with its default.",
     )

@@ -1,8 +1,10 @@
-"""The event loops the services run on."""
+"""How the services are run: by which name, on which event loop."""
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 new_fast_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -22,3 +24,9 @@ def run(
     gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main)
+
+
+def program(module: str) -> str:
+    """What this process was started as: a command that was installed, or `python -m <module>`."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("notification-") else f"python -m {module}"

@@ -1,12 +1,13 @@
 """Traces that producers began go on through the relay (W3C Trace Context, OpenTelemetry's conventions for messaging).
 
 A record whose headers have a `traceparent` gets a span of its own, `process <topic>`, whose parent is that; the
-batch that it is published with gets one, `publish`, that links to those of its records. Whether they are sampled
-is the parent's decision, unless OTEL_TRACES_SAMPLER says otherwise. Imported only where tracing is on.
+batch that it is published with gets one, `publish`, that links to those of its records. What the producer did not
+sample is not traced; OTEL_TRACES_SAMPLER may leave out more. Imported only where tracing is on.
 """
 
 import asyncio
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,11 @@ SEND_SECONDS: Final = 5
 """For one request to the collector. It is made in a thread of its own, and nobody waits for it."""
 
 _WORDS: Final = ("traceparent", "tracestate")
+
+_SAMPLED: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]")
+"""How a `traceparent` begins whose trace is sampled. For each of the others OpenTelemetry would take longer than
+publishing a record does."""
+
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
@@ -127,16 +133,16 @@ class Traced:
 
 
 def parent_of(headers: Sequence[tuple[str, bytes]]) -> Context | None:
-    """What a record's headers say it is a part of; None when they say nothing, or nothing valid."""
-    carrier: dict[str, str] = {}
+    """The sampled trace that a record's headers say it is a part of; None when they say nothing, or nothing valid."""
+    carrier: dict[str, bytes] = {}
     for name, value in headers:
         if name in _WORDS:
             if name in carrier or value is None or not value.isascii():
                 return None
-            carrier[name] = value.decode()
-    if _WORDS[0] not in carrier:
+            carrier[name] = value
+    if _SAMPLED.match(carrier.get(_WORDS[0], b"")) is None:
         return None
-    context = _PROPAGATOR.extract(carrier, Context())
+    context = _PROPAGATOR.extract({name: value.decode() for name, value in carrier.items()}, Context())
     return context if get_current_span(context).get_span_context().is_valid else None
 
 

@@ -167,7 +167,7 @@ def admin_app(exposition: Exposition, console: ConsoleSettings, feed: Feed, guar
 
     async def act(request: Request, doing: Awaitable[str], **what: object) -> Done:
         done = await doing
-        log.warning("an operator acted", act=request.url.path, peer=_peer(request), **what)
+        log.warning("an operator acted", act=request.url.path, peer=_peer(request), audit=True, **what)
         return Done(done=done)
 
     acting = [Depends(may)]

@@ -132,6 +132,13 @@ def test_a_flood_is_cut_and_counted_ours_and_libraries(
     assert counted == [("dead_letter", 1_000 - LINES_A_SECOND), ("no node 0", 1_000 - LINES_A_SECOND)]
 
 
+def test_what_operators_did_is_never_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="INFO", format_="json", service="notification")
+    for number in range(5 * LINES_A_SECOND):
+        get_logger("here").warning("an operator acted", number=number, audit=True)
+    assert [json.loads(line)["number"] for line in lines(capsys)] == list(range(5 * LINES_A_SECOND))
+
+
 @pytest.mark.parametrize(("user_ids", "said"), [("hash", "ba7816bf8f01"), ("plain", "abc"), ("none", "-")])
 def test_users_are_named_as_configured(user_ids: UserIds, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(level="INFO", format_="json", service="notification", user_ids=user_ids)

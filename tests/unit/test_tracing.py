@@ -123,8 +123,20 @@ def test_what_is_no_traceparent_is_ignored(tracing: Tracing, headers: list[tuple
     assert tracing.read({RISK: [R(7, headers)]}) is None
 
 
-def test_what_the_producer_did_not_sample_is_not_traced(tracing: Tracing) -> None:
-    assert tracing.read({RISK: [R(7, [traceparent(f"00-{TRACE}-{PARENT}-00")])]}) is None
+@pytest.mark.parametrize("flags", ["00", "02", "fe"])
+def test_what_the_producer_did_not_sample_is_not_traced(tracing: Tracing, flags: str) -> None:
+    assert tracing.read({RISK: [R(7, [traceparent(f"00-{TRACE}-{PARENT}-{flags}")])]}) is None
+
+
+@pytest.mark.parametrize("text", [f"00-{TRACE}-{PARENT}-03", f"01-{TRACE}-{PARENT}-01-what the next version adds"])
+def test_other_flags_and_later_versions_are_read(tracing: Tracing, text: str) -> None:
+    assert tracing.read({RISK: [R(7, [traceparent(text)])]}) is not None
+
+
+def test_what_is_not_sampled_does_not_count_as_traced(tracing: Tracing, exported: InMemorySpanExporter) -> None:
+    others = [R(offset, [traceparent(f"00-{TRACE}-{PARENT}-00")]) for offset in range(2 * MOST_A_BATCH)]
+    publish(tracing, *others, R(1_000, [traceparent()]))
+    assert len(spans_of(exported)[1]) == 1
 
 
 def test_a_malformed_tracestate_does_not_end_a_trace(tracing: Tracing, exported: InMemorySpanExporter) -> None:

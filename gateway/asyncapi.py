@@ -119,8 +119,11 @@ def _client_channels() -> Schema:
     plain = {_plain_name(type_): _event_message(type_, _plain_name(type_)) for type_ in PAYLOAD_OF_TYPE}
     v1 = {_v1_name(type_): _event_message(type_, _v1_name(type_)) for type_ in PAYLOAD_OF_TYPE}
     v1 |= {one.__name__: _control_message(one) for one in (*_TO_CLIENTS, *_FROM_CLIENTS)}
-    streamed = {name: {**message, "headers": _event_stream_fields(name)} for name, message in plain.items()}
-    of_control = {"type": "object", "properties": {"event": {"const": "control"}}, "required": ["event"]}
+    streamed = {
+        name: {**message, "headers": _event_stream_fields(message["name"], {"id": _CURSOR_BEHIND})}
+        for name, message in plain.items()
+    }
+    of_control = _event_stream_fields("control", {})
     streamed |= {one.__name__: {**_control_message(one), "headers": of_control} for one in _OF_EVENT_STREAMS}
     return {
         "plain": {
@@ -242,14 +245,15 @@ def _control_message(frame: type[msgspec.Struct]) -> Schema:
     return {"name": str(tag), "payload": _ref("components", "schemas", frame.__name__)}
 
 
-def _event_stream_fields(schema: str) -> Schema:
-    type_ = next(type_ for type_ in PAYLOAD_OF_TYPE if _plain_name(type_) == schema)
-    identity = {"type": "string", "pattern": f"^{CURSOR_PATTERN}$", "description": "The cursor behind this event."}
-    return {
-        "type": "object",
-        "properties": {"event": {"const": type_}, "id": identity},
-        "required": ["event"],
-    }
+def _event_stream_fields(event: str, more: Schema) -> Schema:
+    return {"type": "object", "properties": {"event": {"const": event}, **more}, "required": ["event"]}
+
+
+_CURSOR_BEHIND: Final[Schema] = {
+    "type": "string",
+    "pattern": f"^{CURSOR_PATTERN}$",
+    "description": "The cursor behind this event; one of a snapshot has none.",
+}
 
 
 def _record_message(route: Route) -> Schema:

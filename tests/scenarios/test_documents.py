@@ -33,10 +33,11 @@ HERE = {
     ".venv/bin/python -m demo.client --user user-123",
     "pip install --require-hashes -r requirements/runtime.txt",
     "export AUTH_MODE=jwt JWT_SECRET=$(openssl rand -hex 32) REDIS_URL=redis://127.0.0.1:6379/0",
-    "curl -X POST http://127.0.0.1:8001/admin/disconnect",
+    "python -m gateway admin status",
     "python -m relay redrive --dry-run",
     "openssl req -x509",
     "export RELAY_PASSWORD=$(openssl rand -hex 32)",
+    "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 python -m relay",
 }
 """How the blocks begin that the tests below run."""
 
@@ -78,7 +79,7 @@ def add_shell(
     for command in block.commands:
         for what, by in replaced.items():
             command = command.replace(what, by)
-        stays = re.search(r"python -m (relay|gateway)$|^redis-server |demo\.client ", command) is not None
+        stays = re.search(r"python -m (relay|gateway)$|^redis-server |demo\.client |^curl .*/events", command) is not None
         commands.append(f"{command} &" if stays else command)
     for missing, by in replaced.items():
         assert any(by in command for command in commands), f"{block} has no {missing!r}"
@@ -102,15 +103,19 @@ def as_env(ports: Mapping[str, int]) -> dict[str, str]:
     return {name: str(port) for name, port in ports.items()}
 
 
+async def is_ready(shell: Process, port: str) -> None:
+    url = f"http://127.0.0.1:{shell.ports[port]}/readyz"
+
+    async def answers() -> bool:
+        shell.check()
+        return await answers_ok(url)
+
+    await eventually(answers, f"{url} to be ready")
+
+
 async def both_are_ready(shell: Process) -> None:
-    for name in ("WS_PORT", "RELAY_HTTP_PORT"):
-        url = f"http://127.0.0.1:{shell.ports[name]}/readyz"
-
-        async def is_ready(url: str = url) -> bool:
-            shell.check()
-            return await answers_ok(url)
-
-        await eventually(is_ready, f"{url} to be ready")
+    await is_ready(shell, "WS_PORT")
+    await is_ready(shell, "RELAY_HTTP_PORT")
 
 
 async def test_relay_and_gateway_by_themselves(stage: Stage) -> None:
@@ -160,17 +165,26 @@ async def test_authentication_and_a_token_to_try(stage: Stage) -> None:
     assert "unauthorized" not in shell.log()
 
 
-async def test_acts_on_the_admin_port(stage: Stage) -> None:
-    token = "a-token-of-operators-that-is-long-enough"
-    gateway = stage.add_gateway(env={"ADMIN_TOKEN": token})
+async def test_what_operators_do_from_a_shell(stage: Stage) -> None:
+    env = {"ADMIN_TOKEN": "a-token-of-operators-that-is-long-enough"}
+    gateway = stage.add_gateway(env={"DRAIN_DELAY_SECONDS": "0", "DRAIN_SECONDS": "1", **env})
     await stage.start(gateway)
     client = await stage.connect("user-123", gateway)
     await eventually(lambda: bool(stage.redis_control.presence(stage.prefix, "user-123")), "the client to be seen")
-    replaced = {"127.0.0.1:8001": f"127.0.0.1:{gateway.ports['admin']}", "curl": "curl --silent --fail-with-body"}
-    shell = add_shell(stage, the("curl -X POST"), replaced, {"ADMIN_TOKEN": token}, {}).start()
+    gateway.expected_to_run = False
+    env["ADMIN_PORT"] = str(gateway.ports["admin"])
+    shell = add_shell(stage, the("python -m gateway admin"), {}, env, {}).start()
     assert await shell.wait(60) == 0, shell.log()
-    assert "1 connection of user-123 closed" in shell.log()
     await eventually(lambda: client.close_code == 1012, lambda: f"the client to be closed: {shell.log()}")
+    assert await gateway.wait(60) == 0, "drained"
+
+
+async def test_traces_of_a_collector_that_is_not_there(stage: Stage) -> None:
+    ports = service_ports()
+    replaced = {"collector:4318": f"127.0.0.1:{free_port()}"}
+    env = {"REDPANDA_BROKERS": stage.bootstrap, "REDIS_URL": f"redis://127.0.0.1:{stage.redis.port}", **as_env(ports)}
+    shell = add_shell(stage, the("OTEL_EXPORTER_OTLP_ENDPOINT"), replaced, env, ports).start()
+    await is_ready(shell, "RELAY_HTTP_PORT")
 
 
 async def test_dead_letters_are_put_back(stage: Stage) -> None:

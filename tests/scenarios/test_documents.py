@@ -41,6 +41,8 @@ HERE = {
 }
 """How the blocks begin that the tests below run."""
 
+_STAYS = re.compile(r"python -m (relay|gateway)$|^redis-server |demo\.client |^curl .*/events")
+
 
 def test_every_command_is_run_or_says_what_it_needs() -> None:
     begins = set()
@@ -79,8 +81,7 @@ def add_shell(
     for command in block.commands:
         for what, by in replaced.items():
             command = command.replace(what, by)
-        stays = re.search(r"python -m (relay|gateway)$|^redis-server |demo\.client |^curl .*/events", command) is not None
-        commands.append(f"{command} &" if stays else command)
+        commands.append(f"{command} &" if _STAYS.search(command) else command)
     for missing, by in replaced.items():
         assert any(by in command for command in commands), f"{block} has no {missing!r}"
     script = ["trap 'kill $(jobs -p) 2>/dev/null; wait; exit 0' TERM", *commands, "wait"]

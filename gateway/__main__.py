@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         user_ids=service.log_user_ids,
     )
     raise_open_file_limit()
+    if (files := settings.admission.few_files) is not None:
+        most = settings.admission.connection_limit
+        get_logger("gateway").warning("few open files, so few clients (ulimit -n)", open_files=files, clients=most)
     try:
         run(serve(settings))
     except (NotifyError, OSError) as error:

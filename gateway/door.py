@@ -106,7 +106,7 @@ class Doorkeeper:
         policy: Policy,
         connections: Connections,
         why_closed: Callable[[], str | None],
-        is_ready: Callable[[], bool],
+        do_others_take_clients: Callable[[], bool],
     ) -> None:
         self.settings = settings
         self.policy = policy
@@ -116,7 +116,8 @@ class Doorkeeper:
         self._limit = settings.connection_limit
         self._why_closed = why_closed
         """None while clients are taken, else the reason why not."""
-        self._is_ready = is_ready
+        self._do_others_take_clients = do_others_take_clients
+        """Asked when this replica takes none."""
         self.doors: set[Newcomer] = set()
         self.awaited: OrderedDict[Newcomer, None] = OrderedDict()
         """Those whose heads have not come, in the order in which they came themselves."""
@@ -162,8 +163,8 @@ class Doorkeeper:
 
     def another_is_to_be_asked(self, request: Request) -> bool:
         """Whether a refusal is for a load balancer, which sees its status and no more, and not for the client:
-        this replica is not ready (as /readyz says), so another is, or will be."""
-        return request.header(b"x-forwarded-for") is not None and not self._is_ready()
+        why it is refused is this replica's own affair."""
+        return request.header(b"x-forwarded-for") is not None and self._do_others_take_clients()
 
 
 class Door(Newcomer, asyncio.Protocol):

@@ -118,7 +118,7 @@ class Replica:
         )
         self._policy = self._policy_of(settings)
         self._keeper = Doorkeeper(
-            settings.admission, self._policy, self._connections, self._why_closed, lambda: self._why_not_ready() is None
+            settings.admission, self._policy, self._connections, self._why_closed, self._do_others_take_clients
         )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -258,6 +258,10 @@ class Replica:
         if self._subscriber.is_deaf:
             return State.DEAF, "deaf: the relay's beat rises in Redis and is not heard here"
         return State.READY if self._subscriber.is_up else State.AWAY, None
+
+    def _do_others_take_clients(self) -> bool:
+        """Not known, but likely where this one is not itself. While Redis is away nobody takes any."""
+        return self._state()[0] in (State.DRAINING, State.DEAF)
 
     def _why_closed(self) -> str | None:
         if not self._takes_clients:

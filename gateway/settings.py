@@ -24,6 +24,9 @@ FILE_RESERVE: Final = 1_000
 """Open files kept for everything that is not a connection: whoever is told to come again (most of them, see
 door.REFUSALS_RESERVE), HTTP requests, links, listeners, operators, logs."""
 
+FEW_CONNECTIONS: Final = 2_000
+"""So few are said at the start, when nobody asked for them."""
+
 
 class ListenerSettings(Settings):
     """Where clients connect."""
@@ -217,6 +220,12 @@ class AdmissionSettings(Settings):
                 f"{allowed} open files"
             )
         return self
+
+    @property
+    def few_files(self) -> int | None:
+        """The limit of open files, as it was raised, where it is what leaves fewer than FEW_CONNECTIONS."""
+        is_few = self.max_connections is None and self.connection_limit < FEW_CONNECTIONS
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if is_few else None
 
     @property
     def connection_limit(self) -> int:

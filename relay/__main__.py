@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tracing(settings: TracingSettings, service: ServiceSettings, kafka: KafkaSettings, name: str) -> "Tracing | None":
-    """None where tracing is off; nothing of OpenTelemetry is imported then. Raises SettingsError."""
+    """None where tracing is off; nothing is imported for it then. Raises SettingsError."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     try:
@@ -107,7 +107,10 @@ def _tracing(settings: TracingSettings, service: ServiceSettings, kafka: KafkaSe
             f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and OpenTelemetry is not installed ({error}): "
             "pip install 'bloasis-notification[tracing]'"
         ) from None
-    return open_tracing(settings, service=service.service_name, instance=name, group_id=kafka.redpanda_group_id)
+    try:
+        return open_tracing(settings, service=service.service_name, instance=name, group_id=kafka.redpanda_group_id)
+    except ValueError as error:
+        raise SettingsError(f"a variable of OpenTelemetry (OTEL_...) is wrong: {error}") from None
 
 
 async def _serve(

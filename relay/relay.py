@@ -6,9 +6,10 @@ call of the one before has succeeded.
 
 import asyncio
 import contextlib
+import functools
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -112,6 +113,8 @@ class Relay:
         self._generations: dict[Partition, int] = {}
         # Where reading started, then how far each assigned partition is published.
         self._positions: dict[Partition, int] = {}
+        # Batches with records of each partition that were read and are not published yet.
+        self._under_way: Counter[Partition] = Counter()
         # What may be committed, and (generation, offset) that is.
         self._progress: dict[Partition, Progress] = {}
         self._committed: dict[Partition, tuple[int, int]] = {}
@@ -181,6 +184,7 @@ class Relay:
                     self._watch.has_read()
                 batch = traced = None
                 if records:
+                    self._under_way.update(records.keys())
                     traced = None if self._tracing is None else self._tracing.read(records)
                     batch = self._batch(records)
                 if publishing is not None and (batch is not None or publishing.done()):
@@ -188,12 +192,16 @@ class Relay:
                     publishing = None
                 if batch is not None:
                     publishing = asyncio.create_task(self._publish(batch, traced))
+                    publishing.add_done_callback(functools.partial(self._is_done_with, tuple(records)))
                     await asyncio.sleep(0)  # let it reach Redis before the next batch is decoded
         finally:
             if publishing is not None:
                 await _ended(publishing, self._stop_seconds)
             await self._raise_next()
             await self._commit_progress()
+
+    def _is_done_with(self, partitions: Iterable[Partition], _: asyncio.Task[None]) -> None:
+        self._under_way.subtract(partitions)
 
     async def _raise_next(self) -> None:
         """Leave nothing to be read again, not even a dead letter: whoever comes next may take larger
@@ -403,7 +411,7 @@ class Relay:
         while True:
             self._metrics.is_in(state_of(self)[0], State)
             self._metrics.redpanda_up.set(self._watch.redpanda_answers)
-            self._measure_lag()
+            self._measure_lag(await self._read_to())
             await asyncio.sleep(MEASURE_SECONDS)
 
     async def _remember(self) -> None:
@@ -472,12 +480,21 @@ class Relay:
         self._committed.update((partition, (generation, offset)) for partition, (generation, offset, _) in due.items())
         return True
 
-    def _measure_lag(self) -> None:
+    async def _read_to(self) -> Mapping[Partition, int]:
+        """What the consumer reads next: further than the last record where that is followed by what is none, as the
+        ends of transactions."""
+        with contextlib.suppress(BrokerUnavailable):
+            return await self._consumer.positions() or {}
+        return {}
+
+    def _measure_lag(self, read_to: Mapping[Partition, int]) -> None:
         records: dict[str, int] = dict.fromkeys(ROUTES, 0)
         seconds: dict[str, float] = dict.fromkeys(ROUTES, 0.0)
         now_ms = time.time_ns() // 1_000_000
         for partition, position in self._positions.items():
             topic, end = partition.topic, self._consumer.highwater(partition)
+            if not self._under_way[partition]:  # all that was read of it is published
+                position = max(position, read_to.get(partition, position))
             if end is not None:
                 records[topic] += max(0, end - position)
             is_behind = None if end is None else end > position

@@ -7,6 +7,7 @@ sample is not traced; OTEL_TRACES_SAMPLER may leave out more. Imported only wher
 
 import asyncio
 import contextlib
+import itertools
 import re
 import threading
 import time
@@ -28,6 +29,9 @@ from shared.version import VERSION
 
 MOST_A_BATCH: Final = 128
 """Records of a batch that are traced, as many as a span may have links; those behind them are not."""
+
+MOST_HEADER_BYTES: Final = 512
+"""Of a `tracestate`, as many as everybody has to pass on (W3C Trace Context); a longer one is no trace of ours."""
 
 END_SECONDS: Final = 3.0
 """For the last spans to be sent when the relay ends."""
@@ -55,15 +59,18 @@ class Tracing:
     def read(self, records: Mapping[Partition, Sequence[Record]]) -> "Traced | None":
         """Begin the spans of these records, which were read just now. None when none of them is traced."""
         spans: dict[tuple[Partition, int], Span] = {}
-        for partition, rows in records.items():
-            for record in rows:
-                if not record.headers or (parent := parent_of(record.headers)) is None:
-                    continue
+        carried = (
+            (partition, record, carrier)
+            for partition, rows in records.items()
+            for record in rows
+            if record.headers and (carrier := _sampled(record.headers)) is not None
+        )
+        # What is invalid, or is not recorded after all, costs as much: it counts, too.
+        for partition, record, carrier in itertools.islice(carried, MOST_A_BATCH):
+            if (parent := _parent(carrier)) is not None:
                 span = self._begin(parent, partition, record)
                 if span.is_recording():
                     spans[partition, record.offset] = span
-                if len(spans) == MOST_A_BATCH:
-                    return Traced(self._tracer, spans)
         return Traced(self._tracer, spans) if spans else None
 
     def _begin(self, parent: Context, partition: Partition, record: Record) -> Span:
@@ -134,14 +141,22 @@ class Traced:
 
 def parent_of(headers: Sequence[tuple[str, bytes]]) -> Context | None:
     """The sampled trace that a record's headers say it is a part of; None when they say nothing, or nothing valid."""
+    carrier = _sampled(headers)
+    return None if carrier is None else _parent(carrier)
+
+
+def _sampled(headers: Sequence[tuple[str, bytes]]) -> Mapping[str, bytes] | None:
+    """The headers of a trace, if it looks as if it is sampled: without a look by OpenTelemetry, which takes long."""
     carrier: dict[str, bytes] = {}
     for name, value in headers:
         if name in _WORDS:
-            if name in carrier or value is None or not value.isascii():
+            if name in carrier or value is None or len(value) > MOST_HEADER_BYTES or not value.isascii():
                 return None
             carrier[name] = value
-    if _SAMPLED.match(carrier.get(_WORDS[0], b"")) is None:
-        return None
+    return None if _SAMPLED.match(carrier.get(_WORDS[0], b"")) is None else carrier
+
+
+def _parent(carrier: Mapping[str, bytes]) -> Context | None:
     context = _PROPAGATOR.extract({name: value.decode() for name, value in carrier.items()}, Context())
     return context if get_current_span(context).get_span_context().is_valid else None
 

@@ -4,6 +4,7 @@ Counted in the hot path are plain integers; they are read when Prometheus asks. 
 (`process_...`) is prometheus_client's own (shared/exposition.py). docs/metrics.md is made from this file.
 """
 
+import math
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,12 @@ class RelayMetrics:
             registry=self.registry,
         )
         self.redis_up = Gauge("notify_relay_redis_up", "1 while Redis answers", registry=self.registry)
-        self.redpanda_up = Gauge("notify_relay_redpanda_up", "1 while Redpanda answers", registry=self.registry)
+        self.redpanda_up = Gauge(
+            "notify_relay_redpanda_up",
+            "1 while Redpanda answers; NaN before it is asked, which is once Redis has answered",
+            registry=self.registry,
+        )
+        self.redpanda_up.set(math.nan)
         self.partitions_assigned = Gauge(
             "notify_relay_partitions_assigned", "Partitions this relay reads", registry=self.registry
         )

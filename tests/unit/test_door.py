@@ -55,13 +55,13 @@ class House:
         self.connections = Connections(ConnectionSettings(_env_file=None), self.hub, self.wheel, nothing, nothing)
         self.connections.turns = Turns(lambda turn: turn())  # each as if it came in a turn of its own
         self.why_closed: str | None = None
-        self.is_ready = True
+        self.do_others_take_clients = False
         self.keeper = Doorkeeper(
             AdmissionSettings(_env_file=None, **settings),
             policy,
             self.connections,
             lambda: self.why_closed,
-            lambda: self.is_ready,
+            lambda: self.do_others_take_clients,
         )
         self.config = Config(SimpleNamespace(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.state = ServerState()
@@ -329,7 +329,7 @@ EVENTS = b"GET /events?user_id=ann HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def test_a_load_balancer_is_told_by_the_status_that_another_replica_is_to_be_asked(request_: bytes) -> None:
     # It cannot see what an accepted handshake, or a stream, says afterwards.
     house = House()
-    house.why_closed, house.is_ready = "This replica is going", False
+    house.why_closed, house.do_others_take_clients = "This replica is going", True
     forwarded = request_.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 10.0.0.7\r\n\r\n")
     status, headers, body = answer(house.come(forwarded))
     assert (status, body["message"]) == (503, "This replica is going; connect again.")
@@ -337,7 +337,7 @@ def test_a_load_balancer_is_told_by_the_status_that_another_replica_is_to_be_ask
     direct = house.come(request_).take()
     assert b" 503 " not in direct
     # Redis is away for all replicas: another would not help, and the client is to be told when to come again.
-    house.why_closed, house.is_ready = "Redis is away", True
+    house.why_closed, house.do_others_take_clients = "Redis is away", False
     assert b" 503 " not in house.come(forwarded).take()
 
 

@@ -9,6 +9,7 @@ from harness.certificates import Authority
 from pydantic import Field, SecretStr, ValidationError
 
 from gateway.settings import (
+    FEW_CONNECTIONS,
     FILE_RESERVE,
     AdmissionSettings,
     AuthenticationSettings,
@@ -258,6 +259,16 @@ def test_as_many_connections_as_the_limit_of_open_files_allows(
 ) -> None:
     limit(monkeypatch, files)
     assert load(AdmissionSettings).connection_limit == connections
+
+
+@pytest.mark.parametrize(("files", "few"), [(1_024, 1_024), (FILE_RESERVE + FEW_CONNECTIONS, None)])
+def test_few_open_files_are_to_be_said_unless_few_clients_were_asked_for(
+    files: int, few: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, files)
+    assert load(AdmissionSettings).few_files == few
+    monkeypatch.setenv("MAX_CONNECTIONS", "10")
+    assert load(AdmissionSettings).few_files is None
 
 
 def test_more_connections_than_open_files_are_refused_with_the_name_and_the_most(

@@ -17,7 +17,7 @@ from relay import tracing as tracing_module
 from relay.batch import Batch, make_batch
 from relay.decode import Decode
 from relay.routes import Partition
-from relay.tracing import MOST_A_BATCH, Tracing, parent_of
+from relay.tracing import MOST_A_BATCH, MOST_HEADER_BYTES, Tracing, parent_of
 from shared.errors import EpochChanged
 from shared.keys import Keys
 
@@ -115,6 +115,7 @@ def test_a_trace_goes_on_and_its_batch_links_to_it(tracing: Tracing, exported: I
         [traceparent(f"00-{TRACE}-{PARENT}-01-more")],
         [traceparent(SAMPLED * 1000)],
         [traceparent(), traceparent()],
+        [traceparent(), ("tracestate", b"vendor=" + b"1" * MOST_HEADER_BYTES)],
     ],
     ids=lambda headers: str(headers)[:60],
 )
@@ -137,6 +138,13 @@ def test_what_is_not_sampled_does_not_count_as_traced(tracing: Tracing, exported
     others = [R(offset, [traceparent(f"00-{TRACE}-{PARENT}-00")]) for offset in range(2 * MOST_A_BATCH)]
     publish(tracing, *others, R(1_000, [traceparent()]))
     assert len(spans_of(exported)[1]) == 1
+
+
+def test_what_is_invalid_after_all_counts_too(tracing: Tracing) -> None:
+    """It took as long to find that out."""
+    invalid = [R(offset, [traceparent(f"00-{'0' * 32}-{PARENT}-01")]) for offset in range(MOST_A_BATCH)]
+    assert tracing.read({RISK: [*invalid, R(1_000, [traceparent()])]}) is None
+    assert tracing.read({RISK: [*invalid[1:], R(1_000, [traceparent()])]}) is not None
 
 
 def test_a_malformed_tracestate_does_not_end_a_trace(tracing: Tracing, exported: InMemorySpanExporter) -> None:

@@ -61,6 +61,9 @@ REPLAY_COST: Final = 50
 REPLAY_BURST: Final = 20_000
 REPLAY_PER_SECOND: Final = 2_000
 
+OUTCOMES: Final = ("recovered", "fresh", "resync", "refused")
+"""How a client begins that came with a cursor, or for a snapshot."""
+
 log = get_logger("gateway.replay")
 
 
@@ -188,7 +191,7 @@ class Replays:
         self.looks = asyncio.Semaphore(settings.max_replays)
         self.wheel = wheel
         self.outcomes: Counter[str] = Counter()
-        """How those began that came: recovered, fresh, resync, refused."""
+        """How those began that came, one of OUTCOMES."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -31,7 +31,7 @@ from gateway.operators.orders import Disconnect, Drain, Order, parse_order
 from gateway.operators.status import State, replica_status
 from gateway.position import read_position
 from gateway.presence import Presence
-from gateway.replay import Replays
+from gateway.replay import OUTCOMES, Replays
 from gateway.settings import (
     AdmissionSettings,
     AuthenticationSettings,
@@ -191,7 +191,9 @@ class Replica:
     def _admin_app(self, feed: Feed) -> FastAPI:
         settings, authenticator = self._settings, self._authenticator
         revocations = None if authenticator is None else authenticator.revocations
-        acts = Acts(settings.redis, self._links, self._presence, self._statuses, revocations)
+        acts = Acts(
+            settings.redis, self._links, self._presence, self._statuses, revocations, self._name, self._drain_asked
+        )
         console = ConsoleSettings(settings.service.service_name, self._name, settings.operators.console_demo)
         return admin_app(Exposition(self._metrics.registry), console, feed, settings.operators.guard, acts)
 
@@ -209,8 +211,7 @@ class Replica:
         match order:
             case Drain(replica):
                 if replica == self._name:
-                    log.warning("an operator has this replica drained")
-                    self._stop_asked(False)
+                    self._drain_asked()
             case Disconnect(user_id=None):
                 if self._sending_away is None or self._sending_away.done():
                     log.warning("an operator has everybody disconnected", retry=order.retry)
@@ -218,6 +219,10 @@ class Replica:
             case Disconnect(user_id=str(user_id)):
                 for member in self._hub.members_of(user_id):
                     member.close(order.code)
+
+    def _drain_asked(self) -> None:
+        log.warning("an operator has this replica drained")
+        self._stop_asked(False)
 
     async def _disconnect_everyone(self, order: Disconnect) -> None:
         everyone = list(self._connections.open)
@@ -325,7 +330,7 @@ class Replica:
             conflated=self._connections.conflated,
             gaps_found=self._history.gaps_found,
             gaps={result: self._history.gaps[result] for result in GAP_RESULTS},
-            replays=self._replays.outcomes,
+            replays={outcome: self._replays.outcomes[outcome] for outcome in OUTCOMES},
             replaying=self._replays.count,
             buffered_bytes=self._connections.held_bytes,
             max_buffered_bytes=self._settings.connection.max_buffered_bytes,

@@ -5,7 +5,7 @@ What concerns replicas is ordered over Redis, so it does not matter which one is
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.authentication.revocations import Revocations
@@ -37,6 +37,8 @@ class Acts:
         presence: Presence,
         statuses: Statuses,
         revocations: Revocations | None,
+        own_name: str,
+        drain: Callable[[], None],
     ) -> None:
         self._timeout_seconds = settings.redis_timeout_seconds
         self._channel = settings.keys.notices(GLOBAL_BUCKET)
@@ -44,6 +46,8 @@ class Acts:
         self._presence = presence
         self._statuses = statuses
         self._revocations = revocations
+        self._own_name = own_name
+        self._drain = drain
 
     async def presence(self, user_id: str) -> Mapping[str, Any]:
         """A user's connections, by replica; when they were opened by that one's clock, the newest of many."""
@@ -81,10 +85,14 @@ class Acts:
         return f"tokens of {user_id} issued until {time.strftime('%Y-%m-%d %H:%M:%S', until)} UTC are refused"
 
     async def drain(self, replica: str) -> str:
-        """Have a replica send its clients elsewhere and end."""
-        if replica not in {told.process for told in await self._statuses.read()}:
+        """Have a replica send its clients elsewhere and end. The one that is asked needs no Redis for it: it may be
+        the one that is cut off."""
+        if replica == self._own_name:
+            self._drain()
+        elif replica not in {told.process for told in await self._statuses.read()}:
             raise NotDone(f"nothing was heard of a replica {replica} lately")
-        await self._order(Drain(replica))
+        else:
+            await self._order(Drain(replica))
         return f"{replica} was told to drain"
 
     async def _order(self, order: Order) -> int:

@@ -32,13 +32,11 @@ async def test_what_operators_do_from_a_shell(stage: Stage) -> None:
     for client in clients:
         await client.open()
 
-    async def shares() -> int:
-        return len(json.loads(await admin(stage, gateways[0], "presence", ann, "--json"))["replicas"])
-
     async def are_told() -> bool:
-        return await shares() == 2
+        said = [json.loads(await admin(stage, gateways[0], "presence", user, "--json")) for user in (ann, bob)]
+        return all(len(one["replicas"]) == 2 for one in said)
 
-    await eventually(are_told, "both of ann's connections to be known")
+    await eventually(are_told, "both connections of both users to be known")
     lines = (await admin(stage, gateways[0], "presence", ann)).splitlines()
     assert [line.split()[1:3] for line in lines] == [["1", "opened"]] * 2
 
@@ -70,6 +68,16 @@ async def test_what_operators_do_from_a_shell(stage: Stage) -> None:
     assert gateways[0].is_running
     for client in clients:
         await client.close()
+
+
+async def test_a_replica_that_is_cut_off_drains_when_it_is_asked_itself(stage: Stage) -> None:
+    proxy = await stage.redis_proxy()
+    cut, other = stage.add_gateway("cut", redis=proxy, env=ENV), stage.add_gateway("other", env=ENV)
+    await stage.start(cut, other)
+    await proxy.aclose()
+    assert (await admin(stage, cut, "drain")).endswith("was told to drain")
+    assert await cut.wait(30) == 0
+    assert other.is_running
 
 
 async def test_why_it_was_not_done_and_what_to_do(stage: Stage) -> None:

@@ -31,7 +31,7 @@ from demo.stack import answers_ok
 
 REPLICAS = 3
 # About as long as HAProxy and Envoy take to learn of it: who is sent there later is refused, and sent to another.
-DRAIN = {"DRAIN_DELAY_SECONDS": "2", "DRAIN_SECONDS": "2", "HEARTBEAT_SECONDS": "1", "ADMIN_OPEN": "true"}
+DRAIN = {"DRAIN_DELAY_SECONDS": "2", "DRAIN_SECONDS": "4", "HEARTBEAT_SECONDS": "1", "ADMIN_OPEN": "true"}
 
 Samples = Counter[tuple[str, str]]
 """Values, whole, by name and labels' values, in the order of the labels' names; those of several processes added."""

@@ -45,8 +45,13 @@ def configure_logging(*, level: str, format_: str, service: str, user_ids: UserI
         hide_users(fields, user_ids)
         return fields
 
+    def say_service(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # Not a context variable: libraries' threads do not have ours.
+        fields["service"] = service
+        return fields
+
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        say_service,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -78,7 +83,6 @@ def configure_logging(*, level: str, format_: str, service: str, user_ids: UserI
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(least)
-    structlog.contextvars.bind_contextvars(service=service)
 
 
 class _LibraryLimit(logging.Filter):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 
@@ -21,7 +22,6 @@ def _as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -69,6 +69,15 @@ def test_libraries_log_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("some.library").warning("it has %d legs", 4)
     logged = json.loads(lines(capsys)[0])
     assert (logged["event"], logged["level"], logged["service"]) == ("it has 4 legs", "warning", "notification")
+
+
+def test_lines_of_every_thread_name_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(level="INFO", format_="json", service="notification")
+    for log in (logging.getLogger("some.library"), get_logger("here")):
+        thread = threading.Thread(target=log.warning, args=("of a thread",))
+        thread.start()
+        thread.join()
+    assert [json.loads(line)["service"] for line in lines(capsys)] == ["notification"] * 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 when it cannot go on, 2 for a wrong set
 import argparse
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 import time
@@ -60,10 +59,8 @@ def main() -> None:
         format_=service.log_format,
         service=service.service_name,
         user_ids=service.log_user_ids,
+        filters=[SayItOnce("aiokafka"), SayWhatToDo("aiokafka")],
     )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(SayItOnce("aiokafka"))
-        handler.addFilter(SayWhatToDo("aiokafka"))
     if options.command == "redrive":
         sys.exit(redrive_command.redrive(kafka, options))
     metrics = RelayMetrics()

@@ -14,23 +14,28 @@ SAY_AGAIN_SECONDS: Final = 10.0
 
 
 class SayItOnce(logging.Filter):
-    """Lets each kind of line of one library through once in 10 s. Other loggers are not touched.
+    """Lets each kind of line of one library through once in 10 s, which says how many were left out (`suppressed`).
 
-    A kind is a format string of the library's code, so there are only so many to remember.
+    Other loggers are not touched. A kind is a format string of the library's code, so there are only so many to
+    remember.
     """
 
     def __init__(self, library: str) -> None:
         super().__init__()
         self._library = library
-        self._said_at: dict[str, float] = {}
+        # Of each kind: when it was let through, and how many were left out since.
+        self._said: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not _is_of(self._library, record) or not isinstance(record.msg, str):
             return True
         now = time.monotonic()
-        if now - self._said_at.get(record.msg, float("-inf")) < SAY_AGAIN_SECONDS:
+        said_at, left_out = self._said.get(record.msg, (float("-inf"), 0))
+        if now - said_at < SAY_AGAIN_SECONDS:
+            self._said[record.msg] = said_at, left_out + 1
             return False
-        self._said_at[record.msg] = now
+        self._said[record.msg] = now, 0
+        record.suppressed = left_out
         return True
 
 

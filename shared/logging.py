@@ -7,7 +7,7 @@ and users are named as LOG_USER_IDS says (shared/log_lines.py).
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import structlog
@@ -31,8 +31,14 @@ _LIBRARIES = {
 }
 
 
-def configure_logging(*, level: str, format_: str, service: str, user_ids: UserIds = "hash") -> None:
-    """Set up logging for the process. `level`, `format_` and `user_ids` as in ServiceSettings."""
+def configure_logging(
+    *, level: str, format_: str, service: str, user_ids: UserIds = "hash", filters: Sequence[logging.Filter] = ()
+) -> None:
+    """Set up logging for the process. `level`, `format_` and `user_ids` as in ServiceSettings.
+
+    `filters` see lines before they are limited. One that leaves lines out has the next one that it lets through say
+    how many, in the record's `suppressed`.
+    """
     limiter = Limiter(time.monotonic)
 
     def limit(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -74,7 +80,9 @@ def configure_logging(*, level: str, format_: str, service: str, user_ids: UserI
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    handler.addFilter(_LibraryLimit(limiter))
+    # The limit is the last: a line that says how many were left out is not left out by another.
+    for each in (*filters, _LibraryLimit(limiter)):
+        handler.addFilter(each)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -96,12 +104,14 @@ class _LibraryLimit(logging.Filter):
         if not isinstance(record.msg, str):
             return True
         left_out = self._limiter.admit(record.msg)
-        record.suppressed = left_out
-        return left_out is not None
+        if left_out is None:
+            return False
+        record.suppressed = getattr(record, "suppressed", 0) + left_out
+        return True
 
 
 def _say_suppressed(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """What `_LibraryLimit` counted, as a field."""
+    """What the filters counted, as a field."""
     if left_out := getattr(fields.get("_record"), "suppressed", 0):
         fields["suppressed"] = left_out
     return fields

@@ -18,7 +18,9 @@ def test_a_library_says_the_same_thing_once_in_a_while(monkeypatch: pytest.Monke
     assert not once.filter(record("aiokafka.client", "no connection to %s", "b"))
     assert once.filter(record("aiokafka.client", "something else"))
     now += 10
-    assert once.filter(record("aiokafka.conn", "no connection to %s", "a"))
+    again = record("aiokafka.conn", "no connection to %s", "a")
+    assert once.filter(again)
+    assert vars(again)["suppressed"] == 1
 
 
 def test_other_loggers_say_what_they_like() -> None:

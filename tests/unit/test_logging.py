@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from relay.log_filter import SayItOnce
 from shared.log_lines import LINES_A_SECOND, UserIds
 from shared.logging import configure_logging, get_logger
 
@@ -139,6 +140,20 @@ def test_a_flood_is_cut_and_counted_ours_and_libraries(
     assert len(logged) == 4 * LINES_A_SECOND
     counted = [(line["event"], line["suppressed"]) for line in logged if "suppressed" in line]
     assert counted == [("dead_letter", 1_000 - LINES_A_SECOND), ("no node 0", 1_000 - LINES_A_SECOND)]
+
+
+def test_what_a_filter_left_out_is_counted_though_the_limit_is_behind_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("shared.logging.time.monotonic", lambda: now)
+    configure_logging(level="INFO", format_="json", service="notification", filters=[SayItOnce("aiokafka")])
+    for _ in range(11):
+        for number in range(100):
+            logging.getLogger("aiokafka").warning("no node %d", number)
+        now += 1
+    logged = [json.loads(line) for line in lines(capsys)]
+    assert [(line["event"], line.get("suppressed")) for line in logged] == [("no node 0", None), ("no node 0", 999)]
 
 
 def test_what_operators_did_is_never_left_out(capsys: pytest.CaptureFixture[str]) -> None:

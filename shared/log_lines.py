@@ -1,7 +1,7 @@
 """What of the log's lines is let through, and what they say of users. Pure, but for the clock that is given."""
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from hashlib import sha256
 from typing import Any, Final, Literal
 from urllib.parse import unquote
@@ -13,6 +13,9 @@ LINES_A_SECOND: Final = 10
 
 MOST_EVENTS: Final = 1_000
 """That are counted at once: far more than the code has. Beyond them the one that was first counted is forgotten."""
+
+DEEPEST: Final = 4
+"""How many mappings and lists in one another a line shows."""
 
 _OF_A_USER: Final = re.compile(r"(\{u[0-9]+\}:[a-z]+:)([0-9A-Za-z_.~%-]+)")
 """A key or channel of a user (shared/keys.py): its last word is the user id, percent-encoded."""
@@ -44,20 +47,35 @@ class Limiter:
 
 
 def hide_users(fields: MutableMapping[str, Any], how: UserIds) -> None:
-    """Have `fields` of a line name users as LOG_USER_IDS says, also where a key or channel of Redis does."""
+    """Have `fields` of a line name users as LOG_USER_IDS says: a user's field, and keys and channels of Redis in texts.
+
+    Looks into mappings and lists as well, DEEPEST of them in one another; what is not JSON becomes its `repr`. An id
+    in a text that says nothing of what it is, as a library may have it, cannot be found.
+    """
     if how == "plain":
         return
 
     def in_text(text: str) -> str:
         return _OF_A_USER.sub(lambda match: match[1] + hidden(unquote(match[2]), how), text)
 
+    def in_field(name: object, value: object, depth: int) -> object:
+        return hidden(str(value), how) if name in _USER_FIELDS else in_value(value, depth)
+
+    def in_value(value: object, depth: int) -> object:
+        if value is None or isinstance(value, int | float):
+            return value
+        if isinstance(value, str):
+            return in_text(value)
+        if not isinstance(value, Mapping | list | tuple):
+            return in_text(repr(value))
+        if depth == DEEPEST:
+            return "..."
+        if isinstance(value, Mapping):
+            return {in_text(str(name)): in_field(name, item, depth + 1) for name, item in value.items()}
+        return [in_value(item, depth + 1) for item in value]
+
     for name, value in fields.items():
-        if name in _USER_FIELDS:
-            fields[name] = hidden(str(value), how)
-        elif isinstance(value, str):
-            fields[name] = in_text(value)
-        elif isinstance(value, list | tuple):
-            fields[name] = [in_text(item) if isinstance(item, str) else item for item in value]
+        fields[name] = in_field(name, value, 0)
 
 
 def hidden(user_id: str, how: UserIds) -> str:

@@ -48,12 +48,15 @@ def configure_logging(
             raise structlog.DropEvent
         if left_out:
             fields["suppressed"] = left_out
-        hide_users(fields, user_ids)
         return fields
 
     def say_service(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # Not a context variable: libraries' threads do not have ours.
         fields["service"] = service
+        return fields
+
+    def name_users(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        hide_users(fields, user_ids)
         return fields
 
     shared: list[Any] = [
@@ -77,7 +80,8 @@ def configure_logging(
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_say_suppressed, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            # Users last, where ours and libraries' lines have become text, tracebacks included.
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, name_users, renderer],
         )
     )
     # The limit is the last: a line that says how many were left out is not left out by another.

@@ -1,5 +1,6 @@
 """shared/log_lines.py: how many lines an event gets, and how users are named in them."""
 
+import json
 from hashlib import sha256
 from typing import Any
 
@@ -91,6 +92,34 @@ def test_keys_and_channels_name_nobody(buckets: int) -> None:
         fields = {"key": key}
         hide_users(fields, "hash")
         assert fields == {"key": key}
+
+
+def test_users_are_found_in_what_is_within_what() -> None:
+    keys = Keys("notify", 1)
+    stream = keys.user_stream("ann ké")
+    log, live = keys.log(stream), keys.live(stream)
+    fields: dict[str, Any] = {
+        "lag": {log: [(live, {"user": "ann ké", "count": 1})], 7: None},
+        "error": ValueError(log),
+        "raw": log.encode(),
+        "exact": [True, 1, 0.5, None],
+    }
+    hide_users(fields, "hash")
+    hashed = {text: text.replace(stream.name, HASH) for text in (log, live)}
+    assert fields == {
+        "lag": {hashed[log]: [[hashed[live], {"user": HASH, "count": 1}]], "7": None},
+        "error": f"ValueError('{hashed[log]}')",
+        "raw": f"b'{hashed[log]}'",
+        "exact": [True, 1, 0.5, None],
+    }
+
+
+def test_what_has_no_end_is_cut() -> None:
+    without_end: dict[str, Any] = {"event": "it"}
+    without_end["again"] = [without_end]
+    fields: dict[str, Any] = {"event": "it", "value": without_end}
+    hide_users(fields, "hash")
+    assert len(json.dumps(fields)) < 1_000
 
 
 @given(st.text(max_size=128))

@@ -170,3 +170,22 @@ def test_users_are_named_as_configured(user_ids: UserIds, said: str, capsys: pyt
     (line,) = lines(capsys)
     logged = json.loads(line)
     assert (logged["user"], logged["key"]) == (said, f"notify:{{u0}}:log:{said}")
+
+
+@pytest.mark.parametrize(("user_ids", "said"), [("hash", "ba7816bf8f01"), ("plain", "abc"), ("none", "-")])
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_users_are_named_so_in_lines_of_libraries_and_in_tracebacks(
+    format_: str, user_ids: UserIds, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(level="INFO", format_=format_, service="notification", user_ids=user_ids)
+    key = "notify:{u0}:log:abc"
+    logging.getLogger("some.library").warning("no %s", key)
+    for say in (logging.getLogger("some.library").exception, get_logger("here").exception):
+        try:
+            raise ValueError(key)
+        except ValueError:
+            say("it failed")
+    text = "\n".join(lines(capsys))
+    assert "no notify:{u0}:log:" + said in text
+    assert text.count("ValueError: notify:{u0}:log:" + said) == 2
+    assert (key in text) is (user_ids == "plain")

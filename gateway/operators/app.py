@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +28,8 @@ _LOCAL_SOCKETS: Final = "ws://127.0.0.1:* ws://localhost:*"
 
 _PAGES: Final = {one.name: one.read_bytes() for one in files("gateway").joinpath("console").iterdir() if one.is_file()}
 """The page's files: read once, and nothing else is ever served."""
+
+_Answer = TypeVar("_Answer")
 
 log = get_logger("gateway.operators")
 
@@ -165,16 +167,29 @@ def admin_app(exposition: Exposition, console: ConsoleSettings, feed: Feed, guar
             log.warning("an act was refused", act=request.url.path, peer=_peer(request), error=refusal.error)
             raise _Refused(refusal.status, refusal.error, refusal.message)
 
+    async def logged(request: Request, doing: Awaitable[_Answer], **what: object) -> _Answer:
+        """What `doing` gives. However it ends, the log says so: what was ordered may have been done nevertheless."""
+        outcome = "unknown"
+        try:
+            answer = await doing
+            outcome = "done"
+            return answer
+        except NotDone:
+            outcome = "not done"
+            raise
+        finally:
+            peer = _peer(request)
+            log.warning("an operator acted", act=request.url.path, peer=peer, outcome=outcome, audit=True, **what)
+
     async def act(request: Request, doing: Awaitable[str], **what: object) -> Done:
-        done = await doing
-        log.warning("an operator acted", act=request.url.path, peer=_peer(request), audit=True, **what)
-        return Done(done=done)
+        return Done(done=await logged(request, doing, **what))
 
     acting = [Depends(may)]
 
     @app.post("/admin/presence", dependencies=acting)
-    async def presence(body: OfUser) -> Presence:
-        return Presence.model_validate({"replicas": await acts.presence(body.user_id)})
+    async def presence(request: Request, body: OfUser) -> Presence:
+        found = await logged(request, acts.presence(body.user_id), user=body.user_id)
+        return Presence.model_validate({"replicas": found})
 
     @app.post("/admin/disconnect", dependencies=acting)
     async def disconnect(request: Request, body: ToDisconnect) -> Done:

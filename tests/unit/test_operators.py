@@ -1,6 +1,7 @@
 """What operators see, and who may act. The acts themselves: test_replica.py."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from harness.waiting import eventually
 from http_client import exchange
 from prometheus_client import CollectorRegistry, Counter
+from structlog.testing import capture_logs
 
 from gateway.close_codes import CloseCode
 from gateway.deliveries import AGES_MS, Ages
@@ -256,7 +258,7 @@ class ScriptedActs:
 
     def __init__(self) -> None:
         self.done: list[tuple[Any, ...]] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     async def _do(self, *what: Any) -> str:
         if self.error is not None:
@@ -407,6 +409,44 @@ async def test_what_could_not_be_done_is_said(port: Port, acts: ScriptedActs) ->
     acts.error = RedisUnavailable("away")
     status, answer = await port.act("presence", {"user_id": "ann"})
     assert (status, answer["error"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (None, "done"),
+        (NotDone("nobody heard it"), "not done"),
+        (RedisUnavailable("away"), "unknown"),
+        (asyncio.CancelledError(), "unknown"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    ("path", "body", "what"),
+    [
+        ("presence", {"user_id": "ann"}, {"user": "ann"}),
+        ("disconnect", {"user_id": "ann"}, {"user": "ann", "retry": True}),
+        ("disconnect", {"everyone": True, "retry": False}, {"retry": False}),
+        ("revoke", {"user_id": "ann"}, {"user": "ann"}),
+        ("drain", {"replica": "g-1"}, {"replica": "g-1"}),
+    ],
+)
+async def test_each_act_is_logged_with_what_became_of_it(
+    port: Port, acts: ScriptedActs, path: str, body: Any, what: Any, error: BaseException | None, outcome: str
+) -> None:
+    acts.error = error
+    with capture_logs() as logged, contextlib.suppress(Exception):
+        await port.act(path, body)
+    (line,) = [line for line in logged if line.get("audit")]
+    assert line == {
+        "event": "an operator acted",
+        "log_level": "warning",
+        "act": f"/admin/{path}",
+        "peer": "127.0.0.1",
+        "outcome": outcome,
+        "audit": True,
+        **what,
+    }
 
 
 async def test_acts_are_no_gets(port: Port) -> None:

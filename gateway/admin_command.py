@@ -6,6 +6,8 @@ import ipaddress
 import json
 import os
 import re
+import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,6 +51,14 @@ class Call(NamedTuple):
     body: Mapping[str, Any] | None = None
 
 
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    text: bytes
+    """JSON, if it came from a replica."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What `admin` takes."""
     common = argparse.ArgumentParser(add_help=False)
@@ -73,15 +83,14 @@ def run(options: argparse.Namespace, settings: OperatorSettings) -> int:
     try:
         origin = origin_of(options.url, settings)
         call = call_of(options)
-        answer = asyncio.run(_ask(origin, call, settings))
+        text = printed(options, origin, asyncio.run(_ask(origin, call, settings)))
     except NotAsked as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
     except Failed as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 1
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False) if options.json else "\n".join(told(options, answer)))
-    sys.stdout.write("\n")
+    sys.stdout.write(text + "\n")
     return 0
 
 
@@ -133,8 +142,8 @@ def _user_id(text: str) -> str:
 # Over HTTP
 
 
-async def _ask(origin: str, call: Call, settings: OperatorSettings) -> Any:
-    """The answer, JSON. Raises Failed."""
+async def _ask(origin: str, call: Call, settings: OperatorSettings) -> Answer:
+    """The answer. Raises Failed when there is none."""
     headers = {"X-Notify-Admin": "1"}
     if settings.admin_token is not None:
         headers["Authorization"] = f"Bearer {settings.admin_token.get_secret_value()}"
@@ -143,35 +152,31 @@ async def _ask(origin: str, call: Call, settings: OperatorSettings) -> Any:
         async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
             if call.body is not None and call.body.get("replica", "") is None:
                 config = await _answer(session, origin, Call("GET", "/console/config"))
-                call = call._replace(body={"replica": config["replica"]})
+                call = call._replace(body={"replica": _name_in(origin, config)})
             return await _answer(session, origin, call)
     except aiohttp.ClientConnectorError as error:
-        why = os.strerror(error.os_error.errno) if error.os_error.errno else str(error)
         raise Failed(
-            f"nobody answers at {origin} ({why}): is a replica running there? ADMIN_HOST and ADMIN_PORT, or --url, "
-            "say where"
+            f"nobody answers at {origin} ({why(error.os_error)}): is a replica running there? ADMIN_HOST and "
+            "ADMIN_PORT, or --url, say where"
         ) from None
     except TimeoutError:
         raise Failed(f"{origin} did not answer within {ANSWER_SECONDS} s; what became of it cannot be told") from None
-    except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise Failed(f"what answers at {origin} is not a replica's admin port ({error!r})") from None
 
 
-async def _answer(session: aiohttp.ClientSession, origin: str, call: Call) -> Any:
+async def _answer(session: aiohttp.ClientSession, origin: str, call: Call) -> Answer:
     # Not redirected: the token is for this address only.
     request = session.request(call.method, origin + call.path, json=call.body, allow_redirects=False)
     async with request as response:
         if response.content_type == "text/event-stream" and response.status == 200:
-            return await _first_event(response)
-        answer = json.loads(await _read(response, None))
-        if response.status != 200:
-            raise Failed(_refusal(response.status, answer["error"], answer["message"]))
-        return answer
+            return Answer(200, await _first_event(response))
+        return Answer(response.status, await _read(response, None))
 
 
-async def _first_event(response: aiohttp.ClientResponse) -> Any:
+async def _first_event(response: aiohttp.ClientResponse) -> bytes:
     """The data of the console's feed's first event (gateway/operators/feed.py)."""
-    return json.loads((await _read(response, _DATA)).partition(b"data: ")[2])
+    return (await _read(response, _DATA)).partition(b"data: ")[2]
 
 
 async def _read(response: aiohttp.ClientResponse, end: re.Pattern[bytes] | None) -> bytes:
@@ -186,13 +191,58 @@ async def _read(response: aiohttp.ClientResponse, end: re.Pattern[bytes] | None)
     return bytes(text)
 
 
+def why(error: OSError) -> str:
+    """Why nobody could be asked. Names and TLS have numbers of their own, which the system calls something else."""
+    if error.errno and not isinstance(error, socket.gaierror | ssl.SSLError):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
+
+
+# For people
+
+
+def printed(options: argparse.Namespace, origin: str, answer: Answer) -> str:
+    """What is printed of an answer. Raises Failed for a refusal, and for what no replica says."""
+    said = _said(origin, answer)
+    try:
+        lines = "\n".join(told(options, said))
+        return json.dumps(said, ensure_ascii=False) if options.json else lines
+    # All that comes of looking for something in JSON of another shape.
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError):
+        raise _no_replica(origin, answer) from None
+
+
+def _name_in(origin: str, config: Answer) -> str:
+    """The name of the replica that is asked. Raises Failed."""
+    match _said(origin, config):
+        case {"replica": str(name)}:
+            return name
+    raise _no_replica(origin, config)
+
+
+def _said(origin: str, answer: Answer) -> Any:
+    """The JSON of an answer. Raises Failed for a refusal, and for what no replica says."""
+    try:
+        said = json.loads(answer.text)
+    except (ValueError, RecursionError):
+        raise _no_replica(origin, answer) from None
+    if answer.status == 200:
+        return said
+    match said:
+        case {"error": str(error), "message": str(message)}:
+            raise Failed(_refusal(answer.status, error, message))
+    raise _no_replica(origin, answer)
+
+
+def _no_replica(origin: str, answer: Answer) -> Failed:
+    text = answer.text[:200].decode(errors="replace")
+    return Failed(f"what answers at {origin} is not a replica's admin port (it answered {answer.status}, {text!r})")
+
+
 def _refusal(status: int, error: str, message: str) -> str:
     if error == "unauthorized":
         return "refused: the replica's ADMIN_TOKEN is needed; set it in the environment or in .env"
     return f"{'not done' if status in (409, 503) else f'refused ({error})'}: {message}"
-
-
-# For people
 
 
 def told(options: argparse.Namespace, answer: Any) -> list[str]:

@@ -104,6 +104,9 @@ def _nginx_here(port: int, folder: Path) -> list[Edit]:
         (r"pid /tmp/nginx.pid;", f"pid {folder}/pid;"),
         (r"worker_rlimit_nofile \d+;", ""),
         (r"worker_connections \d+;", "worker_connections 500;"),
+        # A machine that tests may be slow.
+        (r"proxy_connect_timeout 1s;", "proxy_connect_timeout 10s;"),
+        (r"proxy_next_upstream_timeout 5s;", "proxy_next_upstream_timeout 60s;"),
     ]
 
 
@@ -150,7 +153,11 @@ HAPROXY = LoadBalancer(
     "haproxy",
     "haproxy.cfg",
     lambda: shutil.which("haproxy") or shutil.which("haproxy", path=_SBIN),
-    lambda port, _: [(r"bind :8080", f"bind 127.0.0.1:{port}"), (r"maxconn 20000", "maxconn 500")],
+    lambda port, _: [
+        (r"bind :8080", f"bind 127.0.0.1:{port}"),
+        (r"maxconn 20000", "maxconn 500"),
+        (r"timeout connect 1s", "timeout connect 10s"),
+    ],
     _haproxy_fixed,
     lambda replica_port, names_port: [
         (r"127\.0\.0\.11:53", f"127.0.0.1:{names_port}"),

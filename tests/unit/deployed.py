@@ -6,6 +6,7 @@ import yaml
 
 from demo.process import ROOT
 from gateway.replica import EXIT_SECONDS, SLOT_SECONDS
+from relay import tracing
 from relay.__main__ import LEAVE_SECONDS
 from scripts.env_example import settings_classes
 
@@ -28,8 +29,8 @@ def gateway_end_seconds() -> float:
 
 def relay_end_seconds() -> float:
     """The longest that a relay takes from SIGTERM to its end, by the defaults: relay.__main__ waits four times
-    RELAY_STOP_SECONDS, and tells Redis."""
-    return float(4 * default_of("RELAY_STOP_SECONDS") + LEAVE_SECONDS)
+    RELAY_STOP_SECONDS, tells Redis, and sends its last spans."""
+    return float(4 * default_of("RELAY_STOP_SECONDS") + LEAVE_SECONDS + tracing.END_SECONDS)
 
 
 def seconds(text: str) -> float:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from deployed import SETTINGS, default_of, documents, gateway_end_seconds, relay_end_seconds, seconds
-from harness.prometheus import needs_prometheus, promtool
 
 from demo.process import ROOT
 from shared.message import TYPE_OF_TOPIC
@@ -115,12 +114,6 @@ def test_prometheus_finds_every_replica_at_the_port_that_it_listens_on() -> None
     }
     mounted = {volume.split(":")[1] for volume in SERVICES["prometheus"]["volumes"]}
     assert {f"/etc/prometheus/{file}" for file in prometheus["rule_files"]} <= mounted
-
-
-@needs_prometheus
-def test_promtool_takes_its_configuration() -> None:
-    checked = promtool("check", "config", ROOT / "deploy" / "prometheus.yml")
-    assert checked.returncode == 0, checked.stdout
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:

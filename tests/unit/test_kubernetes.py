@@ -33,10 +33,11 @@ def files() -> dict[tuple[str, str], Resource]:
 @cache
 def applied() -> list[Resource]:
     """What is applied to a cluster with the example. Skips the test without kubectl, which Debian does not have."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("needs kubectl")
+    kubectl = shutil.which("kubectl", path=ROOT / ".cache" / "kubectl") or shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("needs kubectl: scripts/ci/get-kubectl")
     made = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / FOLDER / "example")], capture_output=True, text=True, timeout=60
+        [kubectl, "kustomize", str(ROOT / FOLDER / "example")], capture_output=True, text=True, timeout=60
     )
     assert made.returncode == 0, made.stderr
     return list(yaml.safe_load_all(made.stdout))

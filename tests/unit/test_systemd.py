@@ -10,6 +10,7 @@ import pytest
 from deployed import SETTINGS, gateway_end_seconds, relay_end_seconds, seconds
 
 from demo.process import ROOT
+from gateway.settings import FILE_RESERVE
 
 FOLDER = ROOT / "deploy" / "systemd"
 UNITS = {"notification-gateway@.service": gateway_end_seconds(), "notification-relay.service": relay_end_seconds()}
@@ -53,6 +54,11 @@ def test_the_service_is_given_the_time_that_it_takes_to_end(unit: str, end_secon
     (timeout,) = lines_of(unit, "TimeoutStopSec")
     assert seconds(timeout) > end_seconds
     assert lines_of(unit, "KillSignal") == ["SIGTERM"]
+
+
+def test_it_says_how_many_files_a_replica_keeps_from_clients() -> None:
+    unit = (FOLDER / "notification-gateway@.service").read_text()
+    assert f"# A client is one; {FILE_RESERVE:,} are for everything else.\nLimitNOFILE=" in unit
 
 
 @pytest.mark.parametrize("unit", UNITS)

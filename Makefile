@@ -64,7 +64,9 @@ fmt: setup ## format the code, and mend what ruff can
 	@$(IN_VENV) ruff check --fix .
 	@$(IN_VENV) ruff format .
 
-lock: setup ## make anew what is made from the code: requirements/*.txt (needs uv), .env.example, docs/settings.md
+lock: setup ## make anew what is made: requirements/*.txt (needs uv), .env.example, tables of documents, PrometheusRule
 	@$(IN_VENV) scripts.lock
 	@$(IN_VENV) scripts.env_example
 	@$(IN_VENV) scripts.settings_table
+	@$(IN_VENV) scripts.metrics_table
+	@$(IN_VENV) scripts.prometheus_rule

@@ -1,9 +1,11 @@
 """deploy/systemd: units that systemd takes, that let the services end, and that leave them few rights."""
 
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,17 @@ EXPOSURE = 20
 """In tenths, as `systemd-analyze security` counts: it was 14 with systemd 252, and a plain unit has 96."""
 
 
-def lines_of(unit: str, name: str) -> list[str]:
-    lines = (FOLDER / unit).read_text().splitlines()
-    return [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+def as_shipped(unit: str) -> str:
+    return (FOLDER / unit).read_text()
+
+
+def with_certificates(unit: str) -> str:
+    """With the lines that are commented out."""
+    return re.sub("^#(?=[A-Z][A-Za-z]+=)", "", as_shipped(unit), flags=re.MULTILINE)
+
+
+def lines_of(unit: str, name: str, text: Callable[[str], str] = as_shipped) -> list[str]:
+    return [line.partition("=")[2] for line in text(unit).splitlines() if line.startswith(f"{name}=")]
 
 
 def analyzed(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,12 +43,13 @@ def test_there_is_a_unit_for_each_service() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(UNITS)
 
 
+@pytest.mark.parametrize("text", [as_shipped, with_certificates])
 @pytest.mark.parametrize("unit", UNITS)
-def test_systemd_takes_it(unit: str, tmp_path: Path) -> None:
+def test_systemd_takes_it(unit: str, text: Callable[[str], str], tmp_path: Path) -> None:
     # The program has to be there, and an instance has to have a name.
     (program,) = lines_of(unit, "ExecStart")
     copy = tmp_path / unit.replace("@", "@1")
-    copy.write_text((FOLDER / unit).read_text().replace(program, sys.executable))
+    copy.write_text(text(unit).replace(program, sys.executable))
     done = analyzed("verify", "--man=no", str(copy))
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -57,7 +68,7 @@ def test_the_service_is_given_the_time_that_it_takes_to_end(unit: str, end_secon
 
 
 def test_it_says_how_many_files_a_replica_keeps_from_clients() -> None:
-    unit = (FOLDER / "notification-gateway@.service").read_text()
+    unit = as_shipped("notification-gateway@.service")
     assert f"# A client is one; {FILE_RESERVE:,} are for everything else.\nLimitNOFILE=" in unit
 
 
@@ -67,3 +78,14 @@ def test_it_starts_a_command_that_is_installed_with_settings_that_exist(unit: st
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert Path(program).name in scripts
     assert {pair.partition("=")[0] for pair in lines_of(unit, "Environment")} <= SETTINGS
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_certificates_are_handed_over_and_are_where_the_settings_name_them(unit: str) -> None:
+    loaded = dict(line.split(":") for line in lines_of(unit, "LoadCredential", with_certificates))
+    assert len(loaded) == 2
+    assert all(path == f"/etc/notification/{name}" for name, path in loaded.items())
+    variables = dict(line.split("=") for line in lines_of(unit, "Environment", with_certificates))
+    assert variables.keys() <= SETTINGS
+    assert {path for name, path in variables.items() if name.endswith("_FILE")} == {f"%d/{name}" for name in loaded}
+    assert lines_of(unit, "LoadCredential") == []

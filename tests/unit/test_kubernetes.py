@@ -1,5 +1,6 @@
 """deploy/kubernetes: what `kubectl kustomize` makes of it fits Kubernetes' schemas, and the services' settings."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -123,6 +124,22 @@ def test_ports_are_those_that_the_services_listen_on(name: str, ports: dict[str,
     (endpoint,) = files()["PodMonitor", name]["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in wanted
     assert files()["PodMonitor", name]["spec"]["jobLabel"] in files()["Deployment", name]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hosts", "others"),
+    [
+        ("gateway", {"redis", "node-1", "sentinel-1"}, {443}),  # the identity provider, by https://
+        ("relay", {"redis", "node-1", "sentinel-1", "redpanda", "collector"}, set()),
+    ],
+)
+def test_what_the_services_call_is_let_through(name: str, hosts: set[str], others: set[int]) -> None:
+    """At the ports that the documents name."""
+    text = "".join((ROOT / file).read_text() for file in ("README.md", ".env.example", "docs/tracing.md"))
+    named = [(host, int(port)) for host, port in re.findall(r"\b([a-z]+(?:-\d)?):(\d+)\b", text) if host in hosts]
+    assert {host for host, _ in named} == hosts
+    opened = {port["port"] for rule in files()["NetworkPolicy", name]["spec"]["egress"] for port in rule["ports"]}
+    assert opened == {port for _, port in named} | others
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from scripts.made import write_or_check
 from shared.settings import Settings
 
 FILE = Path(__file__).resolve().parent.parent / ".env.example"
@@ -81,11 +82,8 @@ def default_text(field: FieldInfo) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    text = render(settings_classes())
-    if "--check" not in arguments:
-        FILE.write_text(text)
-    elif not FILE.exists() or FILE.read_text() != text:
-        sys.exit(".env.example does not fit the settings classes: python -m scripts.env_example")
+    complaint = ".env.example does not fit the settings classes: python -m scripts.env_example"
+    write_or_check(FILE, render(settings_classes()), arguments, complaint)
 
 
 if __name__ == "__main__":

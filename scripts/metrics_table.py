@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
+from scripts.made import write_or_check
 from scripts.promql import Rule, metrics_of, parse_rules
 from shared.metrics import GatewayCounts, GatewayMetrics, RelayMetrics
 
@@ -127,11 +128,8 @@ def fresh() -> str:
 
 
 def main(arguments: list[str]) -> None:
-    text = fresh()
-    if "--check" not in arguments:
-        FILE.write_text(text)
-    elif FILE.read_text() != text:
-        sys.exit("docs/metrics.md does not fit the metrics and the alerts: python -m scripts.metrics_table")
+    complaint = "docs/metrics.md does not fit the metrics and the alerts: python -m scripts.metrics_table"
+    write_or_check(FILE, fresh(), arguments, complaint)
 
 
 if __name__ == "__main__":

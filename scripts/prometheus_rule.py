@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from scripts.made import write_or_check
+
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT / "deploy" / "alerts.yml"
 FILE = ROOT / "deploy" / "kubernetes" / "base" / "alerts.yaml"
@@ -27,14 +29,10 @@ def render(rules: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    text = render(RULES.read_text())
-    if arguments == ["--check"]:
-        if FILE.read_text() != text:
-            sys.exit(f"{FILE.relative_to(ROOT)} is not fresh: python -m scripts.prometheus_rule")
-    elif not arguments:
-        FILE.write_text(text)
-    else:
+    if arguments not in ([], ["--check"]):
         sys.exit(__doc__)
+    complaint = f"{FILE.relative_to(ROOT)} is not fresh: python -m scripts.prometheus_rule"
+    write_or_check(FILE, render(RULES.read_text()), arguments, complaint)
 
 
 if __name__ == "__main__":

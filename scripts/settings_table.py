@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from scripts.env_example import default_text, settings_classes, title
+from scripts.made import write_or_check
 from shared.settings import Settings
 
 FILE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
@@ -78,11 +79,8 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    text = render(settings_classes())
-    if "--check" not in arguments:
-        FILE.write_text(text)
-    elif not FILE.exists() or FILE.read_text() != text:
-        sys.exit("docs/settings.md does not fit the settings classes: python -m scripts.settings_table")
+    complaint = "docs/settings.md does not fit the settings classes: python -m scripts.settings_table"
+    write_or_check(FILE, render(settings_classes()), arguments, complaint)
 
 
 if __name__ == "__main__":

@@ -175,12 +175,14 @@ async def _controls(stack: Stack, where: Where) -> AsyncIterator[tuple[Superviso
     await producer.start()
     supervisor = Supervisor(stack, where.proxy, producer)
     app = controls_app(stack, supervisor, producer, USERS, where.origins)
-    serving = asyncio.create_task(http_server(app, "127.0.0.1", where.controls_port).run_until_cancelled())
     try:
-        yield supervisor, serving
+        serving = await http_server(app, "127.0.0.1", where.controls_port).start()
+        try:
+            yield supervisor, serving
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, supervisor.aclose(), return_exceptions=True)
     finally:
-        serving.cancel()
-        await asyncio.gather(serving, supervisor.aclose(), return_exceptions=True)
         await producer.stop()
 
 

@@ -35,6 +35,10 @@ class HttpServer(Server):
     def capture_signals(self) -> Generator[None, None, None]:
         yield
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._listens = asyncio.Event()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
@@ -43,6 +47,26 @@ class HttpServer(Server):
                 with socket.socket(fileno=os.dup(listening.fileno())) as same:
                     same.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
                     same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self._listens.set()
+
+    async def start(self) -> asyncio.Task[None]:
+        """Listen; give the task that serves, which is the caller's to watch and to cancel.
+
+        Whoever is told the address after this is not refused. Raises OSError when it cannot be bound.
+        """
+        serving = asyncio.create_task(self.run_until_cancelled())
+        listening = asyncio.create_task(self._listens.wait())
+        try:
+            await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            serving.cancel()
+            await asyncio.wait((serving,))  # bounds its own end
+            raise
+        finally:
+            listening.cancel()
+        if serving.done():
+            serving.result()
+        return serving
 
     async def run_until_cancelled(self) -> None:
         """Serve; on cancellation stop accepting, let requests in progress finish, and return.

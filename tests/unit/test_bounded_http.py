@@ -39,8 +39,7 @@ async def server() -> AsyncIterator[HttpServer]:
         return len(await request.body())
 
     served = http_server(app, "127.0.0.1", 0)
-    task = asyncio.create_task(served.run_until_cancelled())
-    await eventually(lambda: served.started, "the server to start")
+    task = await served.start()
     yield served
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

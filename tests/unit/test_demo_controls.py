@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
-from harness.waiting import eventually
 from http_client import exchange
 
 from demo.controls import controls_app
@@ -111,8 +110,7 @@ class Controls:
 @pytest.fixture
 async def controls() -> AsyncIterator[Controls]:
     controls = Controls()
-    serving = asyncio.create_task(controls.server.run_until_cancelled())
-    await eventually(lambda: controls.server.started, "the controls")
+    serving = await controls.server.start()
     yield controls
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)

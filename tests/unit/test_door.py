@@ -451,8 +451,7 @@ async def server() -> AsyncIterator[tuple[HttpServer, House]]:
 
     house = House()
     served = http_server(app, "127.0.0.1", 0, protocol=house.keeper.door)
-    task = asyncio.create_task(served.run_until_cancelled())
-    await eventually(lambda: served.started, "the server to start")
+    task = await served.start()
     yield served, house
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

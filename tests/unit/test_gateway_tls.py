@@ -85,8 +85,7 @@ def run(request: pytest.FixtureRequest, authority: Authority, context: ssl.SSLCo
         house = TlsHouse(**settings)
         house.trust = trust
         house.served = http_server(app, "127.0.0.1", 0, protocol=TlsPort(house.keeper, context).arrival)
-        task = asyncio.create_task(house.served.run_until_cancelled())
-        await eventually(lambda: house.served.started, "the server to start")
+        task = await house.served.start()
         files = open_files()
         yield house
         await eventually(lambda: not house.keeper.doors, "all doors to be gone")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.waiting import eventually
 from http_client import exchange
 from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
@@ -296,10 +295,9 @@ class Port:
             "127.0.0.1",
             0,  # type: ignore[arg-type]
         )
-        self._task = asyncio.create_task(self.server.run_until_cancelled())
 
     async def __aenter__(self) -> "Port":
-        await eventually(lambda: self.server.started, "the port")
+        self._task = await self.server.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

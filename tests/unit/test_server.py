@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI, Request
 from harness.waiting import eventually
 
+from demo.ports import free_port
 from shared.runner import run
 from shared.server import RECEIVE_BYTES, UNSENT_BYTES, HttpServer, http_server
 
@@ -36,8 +37,7 @@ def app() -> FastAPI:
 
 
 async def started(server: HttpServer) -> tuple["asyncio.Task[None]", str]:
-    task = asyncio.create_task(server.run_until_cancelled())
-    await eventually(lambda: server.started, "the server to start")
+    task = await server.start()
     return task, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
 
@@ -174,6 +174,41 @@ def test_an_address_that_is_taken_ends_whoever_waits_for_it_as_an_oserror() -> N
         taken.listen()
         run(replica(taken.getsockname()[1]))
     assert len(seen) == 1
+
+
+async def test_once_started_nobody_is_refused() -> None:
+    """The demo says its address then, and whoever reads it may be quicker than a turn of the loop."""
+    server = http_server(app(), "127.0.0.1", port := free_port())
+    task = await server.start()
+    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_start_at_a_taken_address_is_an_oserror_that_names_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await http_server(app(), "127.0.0.1", port).start()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = asyncio.Event()
+
+    async def never_listens(self: HttpServer, sockets: object = None) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(HttpServer, "startup", never_listens)
+    monkeypatch.setattr("shared.server.SHUTDOWN_SECONDS", 0)
+    before = asyncio.all_tasks()
+    starting = asyncio.create_task(http_server(app(), "127.0.0.1", 0).start())
+    await begun.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await eventually(lambda: asyncio.all_tasks() == before, "its tasks to be gone")
 
 
 async def test_signals_are_left_alone() -> None:

@@ -120,8 +120,11 @@ def _client_channels() -> Schema:
     v1 = {_v1_name(type_): _event_message(type_, _v1_name(type_)) for type_ in PAYLOAD_OF_TYPE}
     v1 |= {one.__name__: _control_message(one) for one in (*_TO_CLIENTS, *_FROM_CLIENTS)}
     streamed = {
-        name: {**message, "headers": _event_stream_fields(message["name"], {"id": _CURSOR_BEHIND})}
-        for name, message in plain.items()
+        _streamed_name(type_): {
+            **_event_message(type_, _streamed_name(type_)),
+            "headers": _event_stream_fields(type_, {"id": _CURSOR_BEHIND}),
+        }
+        for type_ in PAYLOAD_OF_TYPE
     }
     of_control = _event_stream_fields("control", {})
     streamed |= {one.__name__: {**_control_message(one), "headers": of_control} for one in _OF_EVENT_STREAMS}
@@ -236,6 +239,10 @@ def _v1_name(type_: str) -> str:
     return f"{PAYLOAD_OF_TYPE[type_].__name__}MessageV1"
 
 
+def _streamed_name(type_: str) -> str:
+    return f"{PAYLOAD_OF_TYPE[type_].__name__}MessageStreamed"
+
+
 def _event_message(type_: str, schema: str) -> Schema:
     return {"name": type_, "payload": _ref("components", "schemas", schema)}
 
@@ -306,6 +313,7 @@ def _dead_letter_message() -> Schema:
 def _client_operations() -> Schema:
     plain = [_plain_name(type_) for type_ in PAYLOAD_OF_TYPE]
     v1 = [_v1_name(type_) for type_ in PAYLOAD_OF_TYPE]
+    streamed = [_streamed_name(type_) for type_ in PAYLOAD_OF_TYPE]
     told = [one.__name__ for one in (Welcome, Heartbeat, ToResync, Conflated, GoingAway, Error)]
     get = {"http": {"method": "GET", "query": _query({}), "bindingVersion": "0.3.0"}}
     return {
@@ -313,7 +321,7 @@ def _client_operations() -> Schema:
         "sendEvents": _operation("send", "v1", [*v1, *told], f"Events and control frames, {V1.decode()}."),
         "sendEventStream": {
             **_operation(
-                "send", "events", [*plain, *(one.__name__ for one in _OF_EVENT_STREAMS)], "Server-Sent Events."
+                "send", "events", [*streamed, *(one.__name__ for one in _OF_EVENT_STREAMS)], "Server-Sent Events."
             ),
             "bindings": get,
         },
@@ -366,27 +374,35 @@ def _schemas() -> Schema:
         made[_plain_name(type_)] = _object({"type": {"const": type_}, "data": _data(payload)})
     for route in ROUTES.values():
         made[_v1_name(route.type)] = _v1_schema(route)
+        made[_streamed_name(route.type)] = _object(_sourced(route.type))
     return made
 
 
 def _v1_schema(route: Route) -> Schema:
     properties = {
-        "type": {"const": route.type},
-        "data": _data(PAYLOAD_OF_TYPE[route.type]),
-        "id": {
-            "type": "string",
-            "pattern": "^[a-z-]+(~[0-9]+)?/[0-9]+/[0-9]+$",
-            "description": "Its place in Redpanda, `topic/partition/offset`; it never changes.",
-        },
+        **_sourced(route.type),
         "stream": {"const": "global" if route.is_broadcast else "user"},
         "epoch": _ref("components", "schemas", "Place", "properties", "epoch"),
         "seq": {"type": "integer", "minimum": 1, "description": "Within an epoch it rises by one."},
-        "ts": {"type": "integer", "description": "The record's time, Unix milliseconds."},
     }
     if not route.is_broadcast:
         return _object(properties)
     snapshot = {"const": True, "description": "From before this connection: no place of its cursor."}
     return _object(properties, {"snapshot": snapshot})
+
+
+def _sourced(type_: str) -> Schema:
+    """An event with the record that it is from."""
+    return {
+        "type": {"const": type_},
+        "data": _data(PAYLOAD_OF_TYPE[type_]),
+        "id": {
+            "type": "string",
+            "pattern": "^[a-z-]+(~[0-9]+)?/[0-9]+/[0-9]+$",
+            "description": "Its place in Redpanda, `topic/partition/offset`; it never changes.",
+        },
+        "ts": {"type": "integer", "description": "The record's time, Unix milliseconds."},
+    }
 
 
 def _data(payload: type[msgspec.Struct]) -> Schema:

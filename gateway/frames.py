@@ -34,7 +34,7 @@ class Variant(IntEnum):
     V1 = 1
     """Subprotocol notify.v1: with proof, and control frames."""
     EVENTS = 2
-    """Server-Sent Events."""
+    """Server-Sent Events, which say where in Redpanda they are from."""
 
 
 def frame_message(variant: Variant, message: Message, *, is_global: bool, label: bytes) -> bytes:
@@ -44,7 +44,14 @@ def frame_message(variant: Variant, message: Message, *, is_global: bool, label:
         return text_frame(b'{"type":"%s","data":%s}' % (message.type, message.data))
     if variant is Variant.V1:
         return text_frame(_v1(message, is_global, label, b""))
-    return b'event: %s\ndata: {"type":"%s","data":%s}\n' % (message.type, message.type, message.data)
+    return b'event: %s\ndata: {"type":"%s","data":%s,"id":"%s/%d","ts":%d}\n' % (
+        message.type,
+        message.type,
+        message.data,
+        message.partition,
+        message.offset,
+        message.ts_ms,
+    )
 
 
 def frame_snapshot(variant: Variant, message: Message) -> bytes:

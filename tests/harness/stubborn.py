@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from harness.clients import Client, finish
 from harness.raw import UPGRADE, RawSocket
-from harness.v1 import EventStreamParser, Knowledge
+from harness.v1 import EventStreamParser, Knowledge, parse_streamed
 
 Variant = Literal["plain", "v1", "events"]
 VARIANTS: tuple[Variant, ...] = ("plain", "v1", "events")
@@ -105,7 +105,9 @@ class Stubborn(Client):
 
     def _take(self, data: bytes) -> None:
         if self._variant == "events":
-            self.frames += [event for kind, event in self._stream.feed(data) if kind != "control"]
+            self.frames += [
+                parse_streamed(event).as_plain for kind, event in self._stream.feed(data) if kind != "control"
+            ]
             return
         for opcode, payload in self._splitter.feed(data):
             if opcode == _PING and self._answers_pings:

@@ -27,11 +27,15 @@ from harness.oracle import Oracle
 from harness.waiting import eventually
 
 _OPEN_SECONDS = 15.0
+_WITH_ID = rb'\{"type":"([a-z_]+)","data":(\{.*\}),"id":"([a-z-]+)(?:~([0-9]+))?/([0-9]+)/([0-9]+)",'
 _V1_EVENT = re.compile(
-    rb'\{"type":"([a-z_]+)","data":(\{.*\}),"id":"([a-z-]+)(?:~([0-9]+))?/([0-9]+)/([0-9]+)",'
-    rb'"stream":"(global|user)","epoch":"([0-9a-z]+-?)","seq":([1-9][0-9]*),"ts":([0-9]+)(,"snapshot":true)?\}',
+    _WITH_ID
+    + rb'"stream":"(global|user)","epoch":"([0-9a-z]+-?)","seq":([1-9][0-9]*),"ts":([0-9]+)(,"snapshot":true)?\}',
     re.DOTALL,
 )
+_STREAMED_EVENT = re.compile(_WITH_ID + rb'"ts":([0-9]+)\}', re.DOTALL)
+Source = tuple[str, int, int]
+"""Topic, generation, partition."""
 STREAMS = ("global", "user")
 Control = dict[str, Any]
 
@@ -55,8 +59,7 @@ class V1Event:
 
     type: bytes
     data: bytes
-    source: tuple[str, int, int]
-    """Topic, generation, partition."""
+    source: Source
     offset: int
     stream: str
     place: Place
@@ -65,7 +68,38 @@ class V1Event:
 
     @property
     def as_plain(self) -> bytes:
-        return b'{"type":"%s","data":%s}' % (self.type, self.data)
+        return _as_plain(self.type, self.data)
+
+
+@dataclass(frozen=True)
+class StreamedEvent:
+    """An event of an event stream, read."""
+
+    type: bytes
+    data: bytes
+    source: Source
+    offset: int
+    ts_ms: int
+
+    @property
+    def as_plain(self) -> bytes:
+        return _as_plain(self.type, self.data)
+
+
+def _as_plain(type_: bytes, data: bytes) -> bytes:
+    return b'{"type":"%s","data":%s}' % (type_, data)
+
+
+def _source(topic: bytes, generation: bytes | None, partition: bytes) -> Source:
+    return topic.decode(), int(generation or 1), int(partition)
+
+
+def parse_streamed(data: bytes) -> StreamedEvent:
+    """The `data` of an event stream's event. Raises AssertionError for what is none."""
+    match = _STREAMED_EVENT.fullmatch(data)
+    assert match is not None, f"no event of an event stream: {data[:300]!r}"
+    type_, payload, topic, generation, partition, offset, ts = match.groups()
+    return StreamedEvent(type_, payload, _source(topic, generation, partition), int(offset), int(ts))
 
 
 def parse_event(frame: bytes) -> V1Event:
@@ -73,8 +107,8 @@ def parse_event(frame: bytes) -> V1Event:
     match = _V1_EVENT.fullmatch(frame)
     assert match is not None, f"no event of notify.v1: {frame[:300]!r}"
     type_, data, topic, generation, partition, offset, stream, epoch, seq, ts, snapshot = match.groups()
-    source = (topic.decode(), int(generation or 1), int(partition))
     place = Place(epoch.decode(), int(seq))
+    source = _source(topic, generation, partition)
     return V1Event(type_, data, source, int(offset), stream.decode(), place, int(ts), snapshot is not None)
 
 
@@ -87,7 +121,7 @@ class Knowledge:
 
     is_filtered: bool = False
     cursor: dict[str, Place] = field(default_factory=dict)
-    highest: dict[tuple[str, tuple[str, int, int]], int] = field(default_factory=dict)
+    highest: dict[tuple[str, Source], int] = field(default_factory=dict)
     events: list[V1Event] = field(default_factory=list)
     """Those it did not know already."""
     snapshot: list[V1Event] = field(default_factory=list)
@@ -180,6 +214,16 @@ class Knowledge:
             self.wrong.append(f"{stream}: a heartbeat speaks of {top}, after {before}")
 
 
+def check_ids(client: Client, events: Iterable[V1Event | StreamedEvent], oracle: Oracle) -> None:
+    """Each says the record that it is from."""
+    by_source = {(event.source, event.offset): event for event in oracle.events}
+    for got in events:
+        published = by_source.get((got.source, got.offset))
+        assert published is not None, f"{client}: no such id: {got}"
+        assert (got.type.decode(), got.data) == (published.type, published.data), f"{client}: another's id: {got}"
+        assert got.ts_ms > 0, got
+
+
 class V1Client(Client):
     """A client of notify.v1. `frames` are its events as plain frames; `knowledge` is the rest.
 
@@ -249,13 +293,12 @@ class V1Client(Client):
         the places it was told have no holes."""
         assert not self.knowledge.wrong, f"{self}: {self.knowledge.wrong[:5]}"
         super().check(oracle, complete=complete)
-        by_source = {(event.source, event.offset): event for event in oracle.events}
-        for got in (*self.knowledge.events, *self.knowledge.snapshot):
-            published = by_source.get((got.source, got.offset))
-            assert published is not None, f"{self}: no such id: {got}"
-            assert (got.type.decode(), got.data) == (published.type, published.data), f"{self}: another's id: {got}"
-            assert got.stream == ("global" if published.user is None else "user"), f"{self}: another stream: {got}"
-            assert got.ts_ms > 0, got
+        all_got = (*self.knowledge.events, *self.knowledge.snapshot)
+        check_ids(self, all_got, oracle)
+        users = {(event.source, event.offset): event.user for event in oracle.events}
+        for got in all_got:
+            stream = "global" if users[got.source, got.offset] is None else "user"
+            assert got.stream == stream, f"{self}: another stream: {got}"
 
     def _took(self, frame: bytes) -> None:
         before = len(self.knowledge.events)
@@ -387,7 +430,8 @@ class EventStreamParser:
 
 
 class EventSourceClient(Client):
-    """A client of /events, as a browser's EventSource is one. `frames` are the events' data.
+    """A client of /events, as a browser's EventSource is one. `frames` are its events as plain frames; told to
+    resync it drops what it knows by `id`, and only then.
 
     `open` resumes with Last-Event-ID once it has one; `close_code` is 1000 when the stream came to
     its end, 1006 when it broke off.
@@ -400,8 +444,14 @@ class EventSourceClient(Client):
         self.query = query
         self.stream = EventStreamParser()
         self.controls: list[Control] = []
+        self.events: list[StreamedEvent] = []
+        """Those it did not know already, snapshots among them."""
+        self.known = 0
+        """Events that it dropped, since it was told to resync."""
         self.wrong: list[str] = []
         self.headers: dict[str, str] = {}
+        self._highest: dict[Source, int] = {}
+        self._is_resynced = False
         self.status = 0
 
     async def open(self) -> None:
@@ -439,12 +489,20 @@ class EventSourceClient(Client):
     def _take(self, type_: str, data: bytes) -> None:
         if type_ == "control":
             self.controls.append(json.loads(data))
+            self._is_resynced |= self.controls[-1]["control"] == "resync"
             return
         if not data.startswith(b'{"type":"%s",' % type_.encode()):
             self.wrong.append(f"event: {type_} above {data[:100]!r}")
         if not self.stream.last_event_id:
             self.wrong.append(f"no id below {data[:100]!r}")
-        self.frames.append(data)
+        event = parse_streamed(data)
+        highest = self._highest.get(event.source, -1)
+        if self._is_resynced and event.offset <= highest:
+            self.known += 1
+            return
+        self._highest[event.source] = max(highest, event.offset)
+        self.events.append(event)
+        self.frames.append(event.as_plain)
 
     async def drop(self) -> None:
         """End the connection without a word."""
@@ -459,6 +517,7 @@ class EventSourceClient(Client):
     def check(self, oracle: Oracle, *, complete: bool = True) -> None:
         assert not self.wrong, f"{self}: {self.wrong[:5]}"
         super().check(oracle, complete=complete)
+        check_ids(self, self.events, oracle)
 
     async def close(self) -> None:
         if hasattr(self, "_reader"):

@@ -30,11 +30,15 @@ async def test_everything_once_for_those_who_stay_and_for_those_who_resume(stage
         await stage.connect(stage.users[number % 2], replicas[number % 3 % 2], kind)
     staying = list(stage.clients)
     wanderers: list[V1Client] = []
-    for number, kind in enumerate((WebsocketsV1, AiohttpV1, WebsocketsV1)):
+    streams: list[EventSourceClient] = []
+    for number, kind in enumerate((WebsocketsV1, AiohttpV1, WebsocketsV1, EventSourceClient, EventSourceClient)):
         client = await stage.connect(stage.users[number % 2], replicas[number % 2], kind)
-        assert isinstance(client, V1Client)
-        wanderers.append(client)
-    async with stage.load(stage.users) as load, wandering(wanderers, replicas):
+        if isinstance(client, EventSourceClient):
+            streams.append(client)
+        else:
+            assert isinstance(client, V1Client)
+            wanderers.append(client)
+    async with stage.load(stage.users) as load, wandering([*wanderers, *streams], replicas):
         await load.more(200)
         if comes_back != "empty":
             stage.redis_control.save_snapshot()
@@ -61,6 +65,11 @@ async def test_everything_once_for_those_who_stay_and_for_those_who_resume(stage
             assert told, f"{client} went on in a Redis that knows nothing of it"
         # Once all is settled it goes on as if nothing had been.
         await client.told("heartbeat")
+    for stream in streams:
+        told = {one["reason"] for one in stream.controls if one["control"] == "resync"}
+        assert told <= REASONS
+        if comes_back == "empty":
+            assert told, f"{stream} went on in a Redis that knows nothing of it"
     async with stage.load(stage.users) as load, wandering(wanderers, replicas):
         before = [len(client.knowledge.welcomes) for client in wanderers]
         await load.more(200)

@@ -117,6 +117,11 @@ def test_event_frames_are_what_the_document_says(route: Any) -> None:
 
     plain = DOCUMENT.which("plain", framed(Variant.PLAIN))
     assert DOCUMENT.which("v1", framed(Variant.V1)) == f"{plain}V1"
+    streamed = frame_message(Variant.EVENTS, message, is_global=route.is_broadcast, label=b"a1")
+    event, data_line, end = streamed.split(b"\n")
+    fields = {"event": event.removeprefix(b"event: ").decode(), "id": CURSOR.encode().decode()}
+    assert DOCUMENT.which("events", data_line.removeprefix(b"data: "), fields) == f"{plain}Streamed"
+    assert not end
     if route.is_broadcast:
         assert DOCUMENT.which("v1", payload_of(frame_snapshot(Variant.V1, message))) == f"{plain}V1"
     wrong = json.loads(framed(Variant.V1)) | {"stream": "user" if route.is_broadcast else "global"}

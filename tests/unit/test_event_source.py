@@ -34,7 +34,7 @@ def opened(office: Office) -> ScriptedTransport:
     return transport
 
 
-async def test_an_event_is_the_plain_message_with_the_cursor_behind_it() -> None:
+async def test_an_event_says_where_it_is_from_and_has_the_cursor_behind_it() -> None:
     office = Office()
     transport = opened(office)
     office.publish("ann", "order_executed", b'{"qty":"1"}')
@@ -43,9 +43,17 @@ async def test_an_event_is_the_plain_message_with_the_cursor_behind_it() -> None
     await turn()
     written = blocks(transport.take())
     assert written == [
-        ["event: order_executed", 'data: {"type":"order_executed","data":{"qty":"1"}}', "id: 0.0.a.1"],
-        ["event: risk_alert", 'data: {"type":"risk_alert","data":{}}', "id: 0.0.a.2"],
-        ["event: regime_change", 'data: {"type":"regime_change","data":{}}', "id: a.1.a.2"],
+        [
+            "event: order_executed",
+            'data: {"type":"order_executed","data":{"qty":"1"},"id":"risk-events/0/1","ts":7}',
+            "id: 0.0.a.1",
+        ],
+        ["event: risk_alert", 'data: {"type":"risk_alert","data":{},"id":"risk-events/0/2","ts":7}', "id: 0.0.a.2"],
+        [
+            "event: regime_change",
+            'data: {"type":"regime_change","data":{},"id":"risk-events/0/1","ts":7}',
+            "id: a.1.a.2",
+        ],
     ]
 
 

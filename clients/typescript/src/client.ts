@@ -180,6 +180,8 @@ export const createClient = <Events = EventTypes>(options: ClientOptions): Clien
       case "resync":
         place!.resync(frame.stream);
         return emit(own("gap"), { stream: frame.stream, reason: frame.reason });
+      case "conflated":
+        return emit(own("conflated"), { stream: frame.stream, type: frame.type, dropped: frame.dropped });
       case "going_away":
         if (link !== current || link === leaving) return;
         leaving = link;

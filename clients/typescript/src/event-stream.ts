@@ -48,8 +48,7 @@ const positions = (cursor: string): { global: Position; user: Position } => {
   return { global: { epoch: global, seq: Number(globalSeq) }, user: { epoch: user, seq: Number(userSeq) } };
 };
 
-/** Turns blocks into the frames that notify.v1 would have brought, without `id` and `ts`, which are not told. Keep one
- * for each stream. Gives undefined for what says nothing. */
+/** Turns blocks into the frames that notify.v1 would have brought. Keep one for each stream. Gives undefined for what says nothing. */
 export const createTranslator = (heartbeatMs: number): ((block: Block) => string | undefined) => {
   let cursor = "";
   return ({ event, data, id }) => {

@@ -18,8 +18,7 @@ export interface EventStreamOptions {
 }
 
 /** A `fallback` of `createClient`. A page may have six connections of HTTP/1.1 to one origin, this one included.
- * Nothing can be sent: no acks, and a fresh token is brought by another connection. Events have no `id`, so after a
- * `gap` some may come again. */
+ * Nothing can be sent: no acks, and a fresh token is brought by another connection. */
 export const serverSentEvents =
   ({ credentials = "same-origin", path = "/events" }: EventStreamOptions = {}): Transport =>
   (url, token, on) => {

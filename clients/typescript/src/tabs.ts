@@ -3,7 +3,7 @@
 import { createEmitter, event, own } from "./emitter.js";
 import { createClient } from "./index.js";
 import { createPlace, type Place } from "./place.js";
-import type { Client, ClientOptions, EventTypes, Gap, Message, State } from "./types.js";
+import type { Client, ClientOptions, Conflated, EventTypes, Gap, Message, State } from "./types.js";
 import { createWatchdog, type Watchdog } from "./watchdog.js";
 
 /** Half as long again without a word from the tab that leads, and it is asked. */
@@ -13,6 +13,7 @@ const HEARTBEAT_MS = 10_000;
 type News =
   | { events: Message[]; saved: string }
   | { gap: Gap }
+  | { conflated: Conflated }
   | { state: State; reason: string; saved?: string | undefined };
 /** What the others ask of it: whether it is there, or to send something. */
 type Asked = { hello: true } | { send: unknown };
@@ -44,6 +45,7 @@ export const createSharedClient = <Events = EventTypes>(options: ClientOptions):
       emit(event("*"), message);
     },
     gap: (gap) => emit(own("gap"), gap),
+    conflated: (conflated) => emit(own("conflated"), conflated),
     error,
     state(now, reason) {
       if (now == "closed") leave();
@@ -82,6 +84,7 @@ export const createSharedClient = <Events = EventTypes>(options: ClientOptions):
 interface Hears {
   event(message: Message): void;
   gap(gap: Gap): void;
+  conflated(conflated: Conflated): void;
   error(error: unknown): void;
   state(state: State, reason: string): void;
 }
@@ -113,7 +116,8 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
     } else if ("gap" in news) {
       place.resync(news.gap.stream);
       hears.gap(news.gap);
-    } else {
+    } else if ("conflated" in news) hears.conflated(news.conflated);
+    else {
       saved ??= news.saved;
       state = news.state;
       hears.state(state, news.reason);
@@ -153,6 +157,7 @@ const join = (options: ClientOptions, hears: Hears): Tab => {
     const client = (leader = createClient({ ...options, storage: shared }));
     client.subscribe("*", (message) => events.push(message));
     client.on("gap", (gap) => tell({ gap }));
+    client.on("conflated", (conflated) => tell({ conflated }));
     client.on("error", hears.error);
     // Its end here, because another tab leads, is not the others' end.
     client.on("state", (state, reason) => client == leader && tell({ state, reason, saved }));

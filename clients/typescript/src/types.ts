@@ -51,18 +51,18 @@ export interface EventTypes {
   order_executed: OrderExecuted;
 }
 
-/** An event as it came; `type` tells which data it has. What is optional is missing over server-sent events. */
+/** An event as it came; `type` tells which data it has. */
 export type Message<Events = EventTypes> = {
   [Type in keyof Events & string]: {
     type: Type;
     data: Events[Type];
     /** Its place in Redpanda, `risk-events/2/1841`; it never changes. */
-    id?: string;
+    id: string;
     stream: "global" | "user";
     epoch: string;
     seq: number;
     /** The record's time in Unix milliseconds. */
-    ts?: number;
+    ts: number;
     /** Brought by `snapshot`: the newest of its type, older than where the connection begins. */
     snapshot?: true;
   };
@@ -79,10 +79,19 @@ export interface Gap {
   reason: "trimmed" | "unknown_cursor" | "unknown_epoch" | "gap";
 }
 
+/** The page was too slow for a type of which the newest is enough (the service's CONFLATE): up to its next event so
+ * many were left out. */
+export interface Conflated {
+  stream: "global" | "user";
+  type: string;
+  dropped: number;
+}
+
 export interface Listeners {
   /** `reason` is the server's, where it ended the connection. */
   state: (state: State, reason: string) => void;
   gap: (gap: Gap) => void;
+  conflated: (conflated: Conflated) => void;
   /** What a handler threw, a token that failed, an error that the server named. Without a listener errors go to
    * `reportError`, or to the console. */
   error: (error: unknown) => void;
@@ -129,7 +138,7 @@ export interface Client<Events = EventTypes> {
     handler: (data: Events[Type], message: Extract<Message<Events>, { type: Type }>) => void,
   ): () => void;
   subscribe(type: string, handler: (data: unknown) => void): () => void;
-  /** Hear of states, gaps and errors. Gives the way to end that. */
+  /** Hear of states, gaps, what was left out, and errors. Gives the way to end that. */
   on<Name extends keyof Listeners>(name: Name, listener: Listeners[Name]): () => void;
   /** Send JSON to the service, which takes control frames. False when there is no connection to take it. */
   send(message: unknown): boolean;

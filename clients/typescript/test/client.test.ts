@@ -147,6 +147,18 @@ describe("a client that comes again", () => {
     ]);
   });
 
+  test("says how many of a conflated type were left out, and goes on behind the hole", async () => {
+    const world = await connected();
+    const told: unknown[] = [];
+    world.client.on("conflated", (conflated) => told.push(conflated));
+    world.socket().frame(order(1));
+    world.socket().frame({ control: "conflated", stream: "user", type: "order_executed", dropped: 3 });
+    world.socket().frame(order(5));
+    expect(told).toEqual([{ stream: "user", type: "order_executed", dropped: 3 }]);
+    expect(world.orders()).toEqual(["1", "5"]);
+    expect(world.errors).toEqual([]);
+  });
+
   test("goes by the server's word when it was ahead of its stream", async () => {
     const world = createWorld({ cursor: "a.9.a.9" });
     world.client.connect("ann");

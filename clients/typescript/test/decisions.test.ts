@@ -96,21 +96,22 @@ describe("a token", () => {
 });
 
 describe("an event stream", () => {
-  const EVENT = '{"type":"risk_alert","data":{"message":"a: b\\n"}}';
+  const EVENT = '{"type":"risk_alert","data":{"message":"a: b\\n"},"id":"risk-events/0/7","ts":1700000000000}';
+  const REGIME = '{"type":"regime_change","data":{},"id":"regime-events~2/1/0","ts":1700000000001}';
   const STREAM =
     "retry: 2000\n\nid: a.4.b.1\n\n" +
     `event: risk_alert\ndata: ${EVENT}\nid: a.4.b.2\n\n` +
     ": heartbeat\nid: a.5.b.2\n\n: heartbeat\n\n" +
     'event: control\ndata: {"control":"resync","stream":"user","reason":"gap"}\n\n' +
-    `event: regime_change\ndata: {"type":"regime_change","data":{}}\nid: a.6.b.2\n\n` +
-    `event: regime_change\ndata: {"type":"regime_change","data":{}}\n\n`;
+    `event: regime_change\ndata: ${REGIME}\nid: a.6.b.2\n\n` +
+    `event: regime_change\ndata: ${REGIME}\n\n`;
   const FRAMES = [
     { control: "welcome", global: { epoch: "a", seq: 4 }, user: { epoch: "b", seq: 1 }, heartbeat_ms: 60_000 },
     { ...JSON.parse(EVENT), stream: "user", epoch: "b", seq: 2 },
     { control: "heartbeat", global: { epoch: "a", seq: 5 }, user: { epoch: "b", seq: 2 } },
     { control: "resync", stream: "user", reason: "gap" },
-    { type: "regime_change", data: {}, stream: "global", epoch: "a", seq: 6 },
-    { type: "regime_change", data: {}, stream: "global", snapshot: true },
+    { ...JSON.parse(REGIME), stream: "global", epoch: "a", seq: 6 },
+    { ...JSON.parse(REGIME), stream: "global", snapshot: true },
   ];
   const framesOf = (parts: string[]) => {
     const parse = createEventStreamParser();

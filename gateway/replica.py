@@ -358,6 +358,8 @@ class Replica:
 
     async def _send_away(self, leavers: Sequence[Connection]) -> None:
         """Tell clients when to be elsewhere, each in a slot of its own, and close those who are still there then."""
+        if not leavers:
+            return
         seconds = self._settings.drain.drain_seconds
         slots = plan_slots(leavers, seconds)
         for second, slot in enumerate(slots):

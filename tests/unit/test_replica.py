@@ -183,6 +183,25 @@ async def test_a_replica_that_goes_takes_nobody_and_waits_for_closing_clients(re
         await running.end()
 
 
+async def test_with_nobody_to_send_away_it_only_waits_for_the_load_balancer(
+    redis: Link, valkey: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = Running(redis_url(valkey), drain=(7, 30))
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(running.replica, "_pause", pause)
+    try:
+        await eventually(running.is_ready, "the replica to be ready", seconds=20)
+        running.replica._stop_asked(False)
+        await asyncio.wait_for(running.task, 20)
+        assert pauses == [7]
+    finally:
+        await running.end()
+
+
 async def test_handshakes_that_wait_when_the_replica_goes_are_not_left_hanging(running: Running, redis: Link) -> None:
     """A stalled Redis, and a stop in the middle of it."""
     await redis.call("CLIENT", "PAUSE", 1_500, "ALL", timeout_seconds=5)

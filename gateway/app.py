@@ -16,6 +16,7 @@ from gateway.admission.request import Request
 from gateway.asyncapi import asyncapi
 from gateway.cursor import Cursor
 from shared.payloads import USER_ID_SCHEMA
+from shared.probes import add_probes
 from shared.version import VERSION
 
 PREFLIGHT_SECONDS: Final = 600
@@ -32,19 +33,6 @@ class Health(BaseModel):
     """Clients connected to this replica."""
     consumer_running: bool
     """The subscription is proven alive and the relay's beat arrives."""
-
-
-class Liveness(BaseModel):
-    """The event loop turns, or this would not be answered."""
-
-    status: Literal["alive"] = "alive"
-
-
-class Readiness(BaseModel):
-    """Whether a load balancer should send clients here, and if not, why."""
-
-    ready: bool
-    reason: str | None = None
 
 
 class RefusalBody(BaseModel):
@@ -72,7 +60,7 @@ _USER_ID: Final = {
 
 
 @dataclass(frozen=True)
-class Probes:
+class Answers:
     """What the routes ask the replica."""
 
     health: Callable[[], Health]
@@ -83,7 +71,7 @@ class Probes:
     """Where the streams of the user who asks are, of the same."""
 
 
-def public_app(probes: Probes) -> FastAPI:
+def public_app(answers: Answers) -> FastAPI:
     """The app behind the door: everything but /ws and /events."""
     app = FastAPI(
         title="BLOASIS notification gateway",
@@ -96,18 +84,9 @@ def public_app(probes: Probes) -> FastAPI:
 
     @app.get("/health")
     async def health() -> Health:
-        return probes.health()
+        return answers.health()
 
-    @app.get("/livez")
-    async def livez() -> Liveness:
-        return Liveness()
-
-    @app.get("/readyz", responses={503: {"model": Readiness}})
-    async def readyz(response: Response) -> Readiness:
-        reason = probes.why_not_ready()
-        if reason is not None:
-            response.status_code = 503
-        return Readiness(ready=reason is None, reason=reason)
+    add_probes(app, answers.why_not_ready)
 
     described = msgspec.json.encode(asyncapi())
 
@@ -118,9 +97,9 @@ def public_app(probes: Probes) -> FastAPI:
     @app.get("/position", responses=_REFUSED, openapi_extra={"parameters": [_USER_ID]})
     async def position(request: HttpRequest) -> Position:
         asked_as, peer = _as_request(request), _peer_host(request)
-        origin = probes.allowed_origin(asked_as, peer)
+        origin = answers.allowed_origin(asked_as, peer)
         headers = {"Cache-Control": "no-store"} | dict(() if origin is None else cors_headers(origin))
-        found = await probes.position(asked_as, peer)
+        found = await answers.position(asked_as, peer)
         if isinstance(found, Refusal):
             return _refused(found, headers)  # type: ignore[return-value]
         return JSONResponse({"cursor": found.encode().decode()}, headers=headers)  # type: ignore[return-value]
@@ -129,7 +108,7 @@ def public_app(probes: Probes) -> FastAPI:
     @app.options("/position", status_code=204, include_in_schema=False)
     async def preflight(request: HttpRequest) -> Response:
         """What a browser asks before a page of another host may send a token (Fetch section 4.8)."""
-        origin = probes.allowed_origin(_as_request(request), _peer_host(request))
+        origin = answers.allowed_origin(_as_request(request), _peer_host(request))
         if origin is None:
             return Response(status_code=403)
         allowed = {

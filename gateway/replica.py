@@ -15,7 +15,7 @@ from gateway.admission.admit import AskAgain, Identified, allowed_origin, identi
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal, spread_ms, unavailable
 from gateway.admission.request import Request
-from gateway.app import Health, Probes, public_app
+from gateway.app import Answers, Health, public_app
 from gateway.authentication.authenticator import make_authenticator
 from gateway.close_codes import CloseCode
 from gateway.connection import CLOSE_SECONDS, Connection, Connections
@@ -148,7 +148,7 @@ class Replica:
         operators = self._settings.operators
         feed = Feed(self._statuses, str(self._settings.redis.deployment))
         admin = self._admin_app(feed)
-        public = public_app(Probes(self._health, self._why_not_ready, self._allowed_origin, self._position))
+        public = public_app(Answers(self._health, self._why_not_ready, self._allowed_origin, self._position))
         protocol = TlsPort(self._keeper, listener.tls).arrival if listener.tls else self._keeper.door
         parts = [
             self._clock(),

@@ -3,9 +3,10 @@
 from typing import Protocol
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from shared.exposition import Exposition
+from shared.probes import add_probes
 
 
 class State(Protocol):
@@ -30,16 +31,7 @@ def status_app(state: State, exposition: Exposition, service_name: str) -> FastA
             "consumer_running": running,
         }
 
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    async def readyz() -> JSONResponse:
-        reason = state.not_ready_because
-        if reason is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+    add_probes(app, lambda: state.not_ready_because)
 
     @app.get("/metrics")
     async def metrics() -> Response:

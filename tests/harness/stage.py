@@ -319,10 +319,15 @@ class Stage:
                     return json.loads(line.removeprefix(b"data: "))
         raise AssertionError("the feed ended without a word")
 
-    async def metric(self, gateway: Process, name: str) -> float:
-        """A metric of a replica, 0 when it has none of this name yet."""
-        _, text = await self.get(gateway, "/metrics", "admin")
-        match = re.search(rf"^notify_gateway_{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    async def metrics(self, service: Process) -> str:
+        """What Prometheus would read of a relay or a replica; empty when it is not there."""
+        _, text = await self.get(service, "/metrics", "admin" if "admin" in service.ports else "http")
+        return text or ""
+
+    async def metric(self, service: Process, name: str) -> float:
+        """One of them, with its labels, without `notify_relay_` or `notify_gateway_`; 0 when there is none yet."""
+        text = await self.metrics(service)
+        match = re.search(rf"^notify_(?:relay|gateway)_{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(match[1]) if match else 0.0
 
     async def status_of_a_handshake(self, gateway: Process, user: str) -> int:

@@ -121,10 +121,8 @@ async def test_every_query_that_ships_is_answered(stage: Stage, tmp_path: Path) 
     assert sorted(rule["name"] for rule in asked) == sorted(rule.name for rule in parse_rules(RULES.read_text()))
     assert [rule for rule in asked if rule["health"] != "ok"] == []
 
-    _, text = await stage.get(relay, "/metrics")
-    check_text(text, of_relay(), set())
+    check_text(await stage.metrics(relay), of_relay(), set())
     for gateway in gateways:
-        _, text = await stage.get(gateway, "/metrics", "admin")
-        check_text(text, of_gateway(), COME_LATER)
+        check_text(await stage.metrics(gateway), of_gateway(), COME_LATER)
     connections = [await stage.metric(gateway, "connections") for gateway in gateways]
     assert sum(connections) == len(stage.clients)

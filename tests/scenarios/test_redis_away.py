@@ -1,7 +1,6 @@
 """Redis keeps what it has, but takes no part for a while: it is frozen, or its memory is full."""
 
 import asyncio
-import re
 import signal
 
 from harness.stage import GROUP_SECONDS, Stage
@@ -12,8 +11,7 @@ from demo.process import Process
 
 async def redis_is_up(stage: Stage, relay: Process) -> bool:
     """What the relay's metric says."""
-    _, text = await stage.get(relay, "/metrics")
-    return re.search(r"^notify_relay_redis_up 1", text or "", re.MULTILINE) is not None
+    return await stage.metric(relay, "redis_up") == 1
 
 
 async def is_down(stage: Stage, relay: Process) -> bool:

@@ -41,8 +41,8 @@ async def scrape(stage: Stage, *services: Process) -> Samples:
     """What Prometheus would read of all of them."""
     samples: Samples = Counter()
     for service in services:
-        status, text = await stage.get(service, "/metrics", "admin" if "admin" in service.ports else "http")
-        assert status == 200, f"{service.name} gave no metrics"
+        text = await stage.metrics(service)
+        assert text, f"{service.name} gave no metrics"
         for family in text_string_to_metric_families(text):
             assert family.documentation, family.name
             assert family.type != "unknown", family.name

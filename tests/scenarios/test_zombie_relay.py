@@ -1,6 +1,5 @@
 """Two relays share a group; one freezes past its session, is given up, and thaws."""
 
-import re
 import signal
 
 from harness.oracle import TYPE_OF_TOPIC
@@ -15,9 +14,7 @@ ALL_PARTITIONS = len(TYPE_OF_TOPIC) * PARTITIONS
 
 async def assigned(stage: Stage, relay: Process) -> int:
     """How many partitions a relay says it reads."""
-    _, text = await stage.get(relay, "/metrics")
-    match = re.search(r"^notify_relay_partitions_assigned (\S+)", text or "", re.MULTILINE)
-    return int(float(match[1])) if match else 0
+    return int(await stage.metric(relay, "partitions_assigned"))
 
 
 async def test_a_frozen_relay_that_thaws_doubles_and_reorders_nothing(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from gateway.admission.admit import allowed_origin
 from gateway.admission.policy import Policy
 from gateway.admission.refusal import Refusal
 from gateway.admission.request import Request
-from gateway.app import Health, Probes, public_app
+from gateway.app import Answers, Health, public_app
 from gateway.cursor import START, Cursor, Position
 
 EVERYBODY = Policy("none")
@@ -24,8 +24,8 @@ class Replica:
     reason: str | None = None
     position: Cursor | Refusal = Cursor(Position(b"a", 7), START)
 
-    def probes(self) -> Probes:
-        return Probes(
+    def probes(self) -> Answers:
+        return Answers(
             health=lambda: self.health,
             why_not_ready=lambda: self.reason,
             allowed_origin=lambda request, peer_host: allowed_origin(request, peer_host, EVERYBODY),

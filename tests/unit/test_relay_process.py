@@ -241,7 +241,7 @@ async def test_without_servers_it_waits_and_says_so(system: System) -> None:
     relay = system.relay().start()
     await until(lambda: "redis_not_usable" in relay.log())
     await until(lambda: relay.is_running and _listens(relay.port))
-    assert get(relay, "/readyz") == (503, '{"status":"not ready","reason":"waiting for Redis"}')
+    assert get(relay, "/readyz") == (503, '{"ready":false,"reason":"waiting for Redis"}')
     assert get(relay, "/livez")[0] == 200
     assert json.loads(get(relay, "/health")[1]) == {
         "status": "degraded", "service": "notification", "consumer_running": False,

@@ -59,14 +59,15 @@ class Deliveries:
         if not receivers:
             return
         now_ms = time.time_ns() // 1_000_000
-        for frame, type_, _, ts_ms, _ in due:
+        for one in due:
+            type_ = one.type
             if type_ is None:
                 continue
             delivered = self.of_types.get(type_) or self._of_new(type_)
             delivered.count += receivers
-            delivered.frame_bytes += receivers * len(frame)
+            delivered.frame_bytes += receivers * len(one.frame)
             ages = delivered.ages
-            age_ms = now_ms - ts_ms if now_ms > ts_ms else 0
+            age_ms = max(0, now_ms - one.ts_ms)
             ages.counts[bisect_left(AGES_MS, age_ms)] += receivers
             ages.sum_ms += receivers * age_ms
 

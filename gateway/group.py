@@ -7,6 +7,8 @@ less. All of it runs in the event loop's thread.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
 from gateway.close_codes import CloseCode
 from gateway.cursor import Cursor, Position
 from gateway.frames import Variant, event_id
@@ -16,13 +18,13 @@ FAN_OUT_BYTES: Final = 128 * 1024
 """Frames joined into one write; above it they go out in several."""
 
 
-class Due(NamedTuple):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """A frame that members are to be written."""
 
     frame: bytes
     type: bytes | None = None
     """Of the message in it; a control frame has none."""
-    place: "Position | Cursor | None" = None
+    place: Position | Cursor | None = None
     """Where whoever was written it is, for those who are told with each event: in its stream, or in
     both; None for others, and when it stays where it was."""
     ts_ms: int = 0
@@ -42,6 +44,12 @@ class Wishes(NamedTuple):
 
     def want(self, message: Message) -> bool:
         return self.types is None or message.type in self.types
+
+    @property
+    def framing(self) -> int:
+        """Those with the same get the same frames. A number, since it is looked up for each message: an enum's hash
+        is computed in Python."""
+        return 2 * self.variant + self.deflated
 
 
 PLAIN: Final = Wishes(Variant.PLAIN, None)
@@ -78,17 +86,55 @@ class Tally(Protocol):
         """So many connections were just written this."""
 
 
+class FanOut:
+    """What is being written to those who were members when it began."""
+
+    __slots__ = ("due", "index", "is_conflated", "joined", "receivers", "rest")
+
+    def __init__(self, due: Sequence[Due], receivers: Sequence[Receiver]) -> None:
+        self.due = due
+        is_one = len(due) == 1  # as it mostly is for a user
+        self.joined = due[0].frame if is_one else b"".join([one.frame for one in due])
+        """Its frames."""
+        self.is_conflated = due[0].is_conflated if is_one else is_conflated(due)
+        self.receivers = receivers
+        self.index = 0
+        """How many of them were reached."""
+        self.rest: set[Receiver] | None = None
+        """Those of them still to be written, once somebody had to be taken out."""
+
+    def is_yet_to_reach(self, member: Receiver) -> bool:
+        """If so, it will not."""
+        if self.rest is None:
+            self.rest = set(self.receivers[self.index :])
+        if member not in self.rest:
+            return False
+        self.rest.discard(member)
+        return True
+
+    def next(self, count: int) -> Sequence[Receiver]:
+        """Those to be written now, of so many."""
+        receivers = self.receivers
+        if self.index or count < len(receivers):
+            receivers = receivers[self.index : self.index + count]
+        self.index += len(receivers)
+        if self.rest is None:
+            return receivers
+        left = [member for member in receivers if member in self.rest]
+        self.rest.difference_update(left)
+        return left
+
+
 class Group:
     """The members of one stream with the same wishes."""
 
     __slots__ = (
-        "_blob",
         "_due",
-        "_index",
+        "_fan_out",
+        "_is_of_events",
         "_joiners",
-        "_receivers",
-        "_rest",
-        "_started",
+        "framing",
+        "has_places",
         "is_global",
         "members",
         "queued",
@@ -97,17 +143,16 @@ class Group:
 
     def __init__(self, wishes: Wishes, *, is_global: bool) -> None:
         self.wishes = wishes
+        self.framing = wishes.framing
+        self.has_places = wishes.variant is not Variant.PLAIN
+        """What is due to its members says where they are then."""
+        self._is_of_events = wishes.variant is Variant.EVENTS
         self.is_global = is_global
         self.members: set[Receiver] = set()
         self.queued = False
         self._due: list[Due] = []
         self._joiners: list[tuple[Receiver, int]] = []
-        self._started: list[Due] = []
-        self._blob = b""
-        self._receivers: list[Receiver] = []
-        self._index = 0
-        # Those of them still to be written, once somebody had to be taken out.
-        self._rest: set[Receiver] | None = None
+        self._fan_out: FanOut | None = None
 
     def join(self, member: Receiver) -> None:
         """From now on `member` is owed what is pushed, not what was pushed and is still due."""
@@ -123,27 +168,18 @@ class Group:
 
     def flush(self, member: Receiver, deliveries: Tally) -> None:
         """Write `member` what it is still owed, ahead of the others, and leave."""
-        owed: list[Due] = []
+        owed: Sequence[Due] = ()
         since = next((since for joiner, since in self._joiners if joiner is member), None)
         if since is not None:
             owed = self._due[since:]
         elif member in self.members:
-            owed = self._started + self._due if self._is_yet_to_receive(member) else list(self._due)
+            fan_out = self._fan_out
+            started = fan_out.due if fan_out is not None and fan_out.is_yet_to_reach(member) else ()
+            owed = [*started, *self._due]
         self.leave(member)
         if owed:
             self._write(member, owed)
             deliveries.live(owed, 1)
-
-    def _is_yet_to_receive(self, member: Receiver) -> bool:
-        """Whether the fan-out under way has not reached `member`. It will not."""
-        if not self._receivers:
-            return False
-        if self._rest is None:
-            self._rest = set(self._receivers[self._index :])
-        if member not in self._rest:
-            return False
-        self._rest.discard(member)
-        return True
 
     @property
     def is_empty(self) -> bool:
@@ -155,7 +191,7 @@ class Group:
 
     @property
     def has_due(self) -> bool:
-        return bool(self._due or self._receivers)
+        return bool(self._due) or self._fan_out is not None
 
     @property
     def written_up_to(self) -> Position | None:
@@ -167,7 +203,7 @@ class Group:
     @property
     def is_between(self) -> bool:
         """No fan-out is under way: all members were written the same."""
-        return not self._receivers
+        return self._fan_out is None
 
     def everyone(self) -> list[Receiver]:
         members = list(self.members)
@@ -183,53 +219,43 @@ class Group:
 
         Gives how many were made, and the bytes that ceased to be due.
         """
-        started_bytes = 0
-        if not self._receivers:
-            started_bytes = self._start(deliveries)
-        is_events = self.wishes.variant is Variant.EVENTS
+        fan_out, started_bytes = self._fan_out, 0
+        if fan_out is None:
+            fan_out, started_bytes = self._begin(deliveries)
+        due = fan_out.due
         # An event stream is written each event for itself.
-        count = max(1, writes // len(self._started)) if is_events else writes
-        receivers = self._receivers[self._index : self._index + count]
-        self._index += len(receivers)
-        made = len(receivers) * (len(self._started) if is_events else 1)
-        if self._rest is not None:
-            receivers = [member for member in receivers if member in self._rest]
-            self._rest.difference_update(receivers)
-        if is_events:
+        each = len(due) if self._is_of_events else 1
+        before = fan_out.index
+        receivers = fan_out.next(max(1, writes // each))
+        if self._is_of_events:
             for member in receivers:
-                member.write_events(self._started, is_global=self.is_global)
-        elif is_conflated(self._started):
+                member.write_events(due, is_global=self.is_global)
+        elif fan_out.is_conflated:
             for member in receivers:
-                member.write_conflated(self._started, self._blob, is_global=self.is_global)
+                member.write_conflated(due, fan_out.joined, is_global=self.is_global)
         else:
-            blob = self._blob
+            joined = fan_out.joined
             for member in receivers:
-                member.write(blob)
-        deliveries.live(self._started, len(receivers))
-        if self._index >= len(self._receivers):
-            self._end()
-        return made, started_bytes
+                member.write(joined)
+        deliveries.live(due, len(receivers))
+        if fan_out.index >= len(fan_out.receivers):
+            self._fan_out = None
+        return each * (fan_out.index - before), started_bytes
 
-    def _end(self) -> None:
-        """The fan-out under way has reached everybody."""
-        self._receivers, self._index, self._blob, self._started, self._rest = [], 0, b"", [], None
-
-    def _start(self, deliveries: Tally) -> int:
-        """Fix the receivers of what is due, or of its first part when it is much."""
-        count = count_within([due.frame for due in self._due], FAN_OUT_BYTES)
-        self._started, self._due = self._due[:count], self._due[count:]
-        self._receivers = list(self.members)
-        frames = [due.frame for due in self._started]
-        started_bytes = sum(map(len, frames))
-        if self.wishes.variant is not Variant.EVENTS:
-            self._blob = frames[0] if count == 1 else b"".join(frames)
+    def _begin(self, deliveries: Tally) -> tuple[FanOut, int]:
+        """Fix the receivers of what is due, or of its first part when it is much. Gives its bytes, too."""
+        due, self._due = self._due, []
+        if len(due) > 1:
+            count = count_within([one.frame for one in due], FAN_OUT_BYTES)
+            due, self._due = due[:count], due[count:]
+        fan_out = self._fan_out = FanOut(due, list(self.members))
         if self._joiners:
-            self._take_in_joiners(deliveries)
-        return started_bytes
+            self._take_in_joiners(due, deliveries)
+        return fan_out, len(fan_out.joined)
 
-    def _take_in_joiners(self, deliveries: Tally) -> None:
+    def _take_in_joiners(self, started: Sequence[Due], deliveries: Tally) -> None:
         """Make members of those who joined before the end of what starts, and give them their share."""
-        joiners, count = self._joiners, len(self._started)
+        joiners, count = self._joiners, len(started)
         self._joiners = [(member, since - count) for member, since in joiners if since > count]
         taken = [(member, since) for member, since in joiners if since <= count]
         # All are members before the first write: a write may close its member, or another one, and
@@ -237,8 +263,8 @@ class Group:
         self.members.update(member for member, _ in taken)
         for member, since in taken:
             if since < count:
-                self._write(member, self._started[since:])
-                deliveries.live(self._started[since:], 1)
+                self._write(member, started[since:])
+                deliveries.live(started[since:], 1)
 
     def _write(self, member: Receiver, due: Sequence[Due]) -> None:
         """In parts, so that a connection whose socket takes no more after one of them knows it."""
@@ -283,8 +309,9 @@ def in_parts(due: Sequence[Due], limit_bytes: int) -> Iterator[Sequence[Due]]:
 def with_ids(due: Sequence[Due], cursor: Cursor, *, is_global: bool) -> tuple[bytes, Cursor]:
     """Events as one event stream is written them, each with its cursor behind it; and the last one."""
     parts: list[bytes] = []
-    for frame, _, place, _, _ in due:
-        parts.append(frame)
+    for one in due:
+        parts.append(one.frame)
+        place = one.place
         if place is None:
             continue
         if isinstance(place, Cursor):

@@ -356,18 +356,20 @@ class Hub:
         is_global = audience.name.is_global
         label = audience.stream.label if audience.groups else b""
         for message in messages:
-            is_conflated = message.type in self._conflated
-            frames: dict[tuple[Variant, bool], bytes] = {}
-            for wishes, group in audience.groups.items():
+            type_ = message.type
+            is_conflated = type_ in self._conflated
+            frames: dict[int, bytes] = {}
+            for group in audience.groups.values():
+                wishes = group.wishes
                 if wishes.want(message):
-                    frame = frames.get((wishes.variant, wishes.deflated))
+                    frame = frames.get(group.framing)
                     if frame is None:
                         frame = frame_message(wishes.variant, message, is_global=is_global, label=label)
                         if wishes.deflated:
                             frame = deflated(frame, self._deflate_min_bytes)
-                        frames[wishes.variant, wishes.deflated] = frame
-                    place = None if wishes.variant is Variant.PLAIN else Position(label, message.seq)
-                    self._push_to(group, Due(frame, message.type, place, message.ts_ms, is_conflated))
+                        frames[group.framing] = frame
+                    place = Position(label, message.seq) if group.has_places else None
+                    self._push_to(group, Due(frame, type_, place, message.ts_ms, is_conflated))
         if self._due_bytes > DUE_BYTES_HIGH and self.drained.is_set():
             self.drained.clear()
             self.on_flood(True)

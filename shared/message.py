@@ -11,7 +11,9 @@ script puts epoch and seq before it.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 TYPE_OF_TOPIC: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -30,8 +32,8 @@ EVENT_TYPES: Final = frozenset(type_.encode() for type_ in TYPE_OF_TOPIC.values(
 """Every type that can be in a message."""
 
 
-class Message(NamedTuple):
-    """One event in its place in a stream. Immutable."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One event in its place in a stream."""
 
     epoch: bytes
     seq: int

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import delivery_model
+import msgspec
 import pytest
 from delivery_model import Faults
 
@@ -89,7 +90,7 @@ class WithoutEpoch(Stream):
     """Seqs of different epochs are taken for one sequence."""
 
     def receive(self, message: Message) -> Verdict:
-        return super().receive(message._replace(epoch=self.epoch))
+        return super().receive(msgspec.structs.replace(message, epoch=self.epoch))
 
 
 class WithoutHolding(Stream):

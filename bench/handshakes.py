@@ -74,11 +74,17 @@ def files_allowed(wanted: int) -> int:
 
 
 def gateway(
-    processes: Processes, redis: str, *, clients: int = 15_000, with_jwt: bool = False, name: str = "gateway"
+    processes: Processes,
+    redis: str,
+    *,
+    clients: int = 15_000,
+    with_jwt: bool = False,
+    name: str = "gateway",
+    ping_seconds: int = PING_SECONDS,
 ) -> Process:
     """A replica for so many clients, not started yet."""
     env = {"MAX_CONNECTIONS": str(clients), "MAX_CONNECTIONS_PER_USER": "0"}
-    env |= {"PING_INTERVAL_SECONDS": str(PING_SECONDS), "PING_TIMEOUT_SECONDS": str(PING_SECONDS - 1)}
+    env |= {"PING_INTERVAL_SECONDS": str(ping_seconds), "PING_TIMEOUT_SECONDS": str(ping_seconds - 1)}
     env |= {"AUTH_MODE": "jwt", "JWT_SECRET": SECRET} if with_jwt else {"AUTH_MODE": "none"}
     return add_gateway(processes, redis=redis, name=name, env=env)
 

@@ -27,6 +27,8 @@ EVENTS_PER_SECOND = 8_000
 A_BATCH = 80
 MESSAGE_BYTES = 250
 PEER = "ws (Node)"
+USUAL_PING_SECONDS = 25
+"""By default. The peer sends none at all."""
 
 Publish = Callable[[int, bytes], Sequence[Command]]
 """The Redis commands that have a text delivered to the user of this number."""
@@ -128,7 +130,7 @@ async def measure(effort: Effort) -> Section:
         url = redis_url(valkey)
         await fill_life(url)
         link = await Link.connect(RedisAddress.from_url(url), name="bench", timeout_seconds=5)
-        own = gateway(processes, url, name="replica")
+        own = gateway(processes, url, name="replica", ping_seconds=USUAL_PING_SECONDS)
         peer = next(one for one in servers(processes, url) if one.name == PEER).process
         rates, each, text = [], [], ""
         for server, publish in ((own, _Streams().publish), (peer, _publish_plain)):

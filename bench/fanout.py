@@ -184,9 +184,9 @@ async def c_loop(clients: int, message_bytes: int) -> float:
     arguments = (port, clients, LOOP_SENDS // clients, 1, message_bytes)
     limit = await asyncio.create_subprocess_exec(build("limit"), *map(str, arguments), stdout=asyncio.subprocess.PIPE)
     pin(limit.pid, SERVER_CORE)
-    await asyncio.sleep(0.2)
+    assert limit.stdout is not None
+    assert await asyncio.wait_for(limit.stdout.readline(), 60) == b"listens\n"
     async with LoadClient(port, "/", clients, 60):
-        assert limit.stdout is not None
         line = await asyncio.wait_for(limit.stdout.readline(), 60)
     await limit.wait()
     return float(line.split()[0])

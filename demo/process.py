@@ -153,7 +153,7 @@ class Process:
         if self._popen is not None:
             await self.wait()
 
-    async def terminate(self, timeout_seconds: float = 10.0) -> int:
+    async def terminate(self, timeout_seconds: float = 30.0) -> int:
         """SIGTERM, and its exit code; -9 when it had to be killed after `timeout_seconds`."""
         self.expected_to_run = False
         self.signal(signal.SIGTERM)

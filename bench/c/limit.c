@@ -1,5 +1,5 @@
 // The limit: one thread sends the same frames to N sockets in a bare loop, each call of send() with BURST messages.
-// usage: limit PORT N CALLS BURST BYTES; then: wsload 127.0.0.1 PORT / N SECONDS. Prints deliveries per CPU-second.
+// usage: limit PORT N CALLS BURST BYTES; then: wsload 127.0.0.1 PORT / N SECONDS. Says when it listens; then prints deliveries per CPU-second.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -25,6 +25,8 @@ int main(int argc, char **argv) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
   inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
   if (bind(listener, (void *)&address, sizeof address) || listen(listener, 4096)) { perror("limit"); return 1; }
+  puts("listens");
+  fflush(stdout);
   int *sockets = calloc(n, sizeof *sockets);
   char head[8192];
   const char *answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -27,7 +27,7 @@ from harness.secured_redis import SecuredRedis
 from harness.servers import PARTITIONS, Kind, RedisControl, add_redis
 from harness.topologies import RedisCluster, WatchedRedis
 from harness.v1 import EventSourceClient, V1Client, WebsocketsV1
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 from relay.bookmarks import BOOKMARKS_KEY, Bookmarks
 
 GROUP_SECONDS = 90
@@ -292,7 +292,7 @@ class Stage:
 
     async def get(self, service: Process, path: str, port: str = "") -> tuple[int, Any]:
         """GET of a service: status and JSON (text when it is not JSON); (0, None) when nobody answers."""
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=5 * PATIENCE)  # longer than a call to Redis may take
         url = http_url(service, path, port)
         try:
             async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:

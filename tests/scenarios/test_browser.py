@@ -96,7 +96,7 @@ async def test_a_page_that_was_stopped_goes_on_where_it_was(stage: Stage, server
     relay = stage.add_relay()
     patient = add_gateway(stage, server, "gateway-patient", HEARTBEAT_SECONDS="1")
     strict = add_gateway(
-        stage, server, "gateway-strict", HEARTBEAT_SECONDS="1", PING_INTERVAL_SECONDS="2", PING_TIMEOUT_SECONDS="1"
+        stage, server, "gateway-strict", HEARTBEAT_SECONDS="1", PING_INTERVAL_SECONDS="2", PING_TIMEOUT_SECONDS="5"
     )
     await stage.start(relay, patient, strict)
     balancer = await stage.use_proxy(Proxy(patient.port))

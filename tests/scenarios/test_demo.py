@@ -168,11 +168,11 @@ async def test_each_control_is_used_and_nothing_is_lost() -> None:
         assert (await demo.control("relay", {"action": "kill"}))[0] == 409
         await demo.until("all to run")
 
-        assert (await demo.control("redis", {"seconds": 2}))[0] == 200
-        assert (await demo.control("redis", {"seconds": 2}))[0] == 409
+        assert (await demo.control("redis", {"seconds": 10}))[0] == 200
+        assert (await demo.control("redis", {"seconds": 10}))[0] == 409
         await demo.until("all to run")
 
-        assert (await demo.control("replica", {"name": "gateway-2", "action": "drain"}))[0] == 200
+        await eventually(lambda: _is_taken(demo, "replica", {"name": "gateway-2", "action": "drain"}), "a drain")
         status, said = await demo.control("replica", {"name": "gateway-1", "action": "drain"})
         assert (status, said["error"]) == (409, "busy"), "one is left"
         await demo.until("the second replica to be down")
@@ -195,7 +195,7 @@ async def _is_taken(demo: Demo, path: str, body: Mapping[str, Any]) -> bool:
 
 
 async def test_an_operators_acts_do_not_end_it() -> None:
-    async with running_demo(45) as demo:
+    async with running_demo(60) as demo:
         user = (await demo.state())["users"][0]
         await demo.until("users to be known as connected")
         assert "for good" in await demo.act("disconnect", {"user_id": user, "retry": False})

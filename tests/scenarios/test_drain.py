@@ -8,7 +8,7 @@ from harness.waiting import eventually
 
 async def test_sigterm_drains(stage: Stage) -> None:
     relay, stays = stage.add_relay(), stage.add_gateway("gateway-stays")
-    goes = stage.add_gateway("gateway-goes", env={"DRAIN_DELAY_SECONDS": "3", "DRAIN_SECONDS": "2"})
+    goes = stage.add_gateway("gateway-goes", env={"DRAIN_DELAY_SECONDS": "8", "DRAIN_SECONDS": "2"})
     await stage.start(relay, stays, goes)
     staying, leaving = await stage.crowd(stage.users, [stays]), await stage.crowd(stage.users, [goes])
     async with stage.load(stage.users) as load:

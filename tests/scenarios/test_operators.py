@@ -33,9 +33,16 @@ async def test_one_console_shows_them_all_and_says_what_is_wrong(stage: Stage) -
     (shown,) = fleet["relays"]
     assert (shown["state"], shown["reason"], shown["redis_up"]) == ("ready", None, True)
     assert sum(results.get("published", 0) for results in shown["events"].values()) >= 100
-    connections = {int(one["address"]): one["connections"] for one in fleet["replicas"]}
-    assert connections == {gateway.port: _clients_of(stage, gateway.name) for gateway in gateways}
-    assert all(one["state"] == "ready" and one["deliveries"] for one in fleet["replicas"])
+
+    async def all_have_said() -> bool:
+        """Each replica tells what it has once a second, by a clock of its own."""
+        replicas = (await seen())["replicas"]
+        connections = {int(one["address"]): one["connections"] for one in replicas}
+        return connections == {gateway.port: _clients_of(stage, gateway.name) for gateway in gateways} and all(
+            one["state"] == "ready" and one["deliveries"] for one in replicas
+        )
+
+    await eventually(all_have_said, "both replicas to be shown with their clients")
 
     await relay.kill()
 

@@ -10,7 +10,7 @@ from harness.waiting import eventually
 from demo.process import Process
 from demo.proxy import Proxy
 
-QUICK = {"PING_INTERVAL_SECONDS": "2", "PING_TIMEOUT_SECONDS": "1", "HEARTBEAT_SECONDS": "1"}
+QUICK = {"PING_INTERVAL_SECONDS": "2", "PING_TIMEOUT_SECONDS": "5", "HEARTBEAT_SECONDS": "1"}
 SOON_SECONDS = 20
 """For what takes a ping, its deadline and a close: a lot more than that, on a busy machine."""
 

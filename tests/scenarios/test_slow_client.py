@@ -67,7 +67,7 @@ async def test_clients_that_stop_reading_are_closed_while_others_get_everything_
     await assert_undisturbed(
         stage, gateway, lambda: Feed(stage, message_bytes=message_bytes, per_second=per_second), three_that_stop
     )
-    assert BOUND / 2 < most_held <= len(VARIANTS) * BOUND
+    assert most_held <= len(VARIANTS) * BOUND  # it is looked at now and then: the least says nothing
     await stage.exact()
 
 

@@ -89,9 +89,9 @@ async def test_a_connection_ends_with_its_token_unless_a_fresh_one_comes(stage: 
     # Nobody here answers pings in time.
     gateway = stage.add_gateway(env=ENV | {"PING_INTERVAL_SECONDS": "60", "PING_TIMEOUT_SECONDS": "60"})
     await stage.start(gateway)
-    ending = await connected(gateway, token(SECRET, claims("ann", 3)))
-    renewed = await connected(gateway, token(SECRET, claims("ann", 3)))
-    plain, _ = await come(gateway, token(SECRET, claims("bob", 3)))
+    ending = await connected(gateway, token(SECRET, claims("ann", 8)))
+    renewed = await connected(gateway, token(SECRET, claims("ann", 8)))
+    plain, _ = await come(gateway, token(SECRET, claims("bob", 8)))
     began_at = time.monotonic()
     for wrong, code in (
         (token("another secret that is just as long as it has to be"), "unauthorized"),
@@ -114,7 +114,9 @@ async def test_a_connection_ends_with_its_token_unless_a_fresh_one_comes(stage: 
 
 
 async def test_revoked_tokens_are_refused_everywhere_also_when_redis_lost_its_data(stage: Stage) -> None:
-    one, two = gateways = [stage.add_gateway(f"gateway-{number}", env=ENV) for number in (1, 2)]
+    # Nobody here answers pings in time.
+    env = ENV | {"PING_INTERVAL_SECONDS": "60", "PING_TIMEOUT_SECONDS": "60"}
+    one, two = gateways = [stage.add_gateway(f"gateway-{number}", env=env) for number in (1, 2)]
     await stage.start(*gateways)
     old, others = token(SECRET, claims("ann")), token(SECRET, claims("bob"))
     sockets = [await connected(gateway, old) for gateway in gateways]

@@ -265,7 +265,7 @@ async def test_without_a_broker_it_waits_and_ends_when_told_to(system: System) -
 
 async def test_a_wrong_setting_ends_it_in_one_line(system: System) -> None:
     relay = system.relay(DROP_FIELDS="nothing").start()
-    assert await relay.wait() == 2
+    assert await relay.wait(60) == 2
     assert relay.log().count("\n") == 1
     assert "DROP_FIELDS" in relay.log()
 
@@ -273,7 +273,7 @@ async def test_a_wrong_setting_ends_it_in_one_line(system: System) -> None:
 async def test_a_redis_of_another_layout_ends_it_in_one_line(system: System) -> None:
     system.redis.set(KEYS.layout, 64)
     relay = system.relay().start()
-    assert await relay.wait() == 1
+    assert await relay.wait(60) == 1
     assert "REDIS_USER_BUCKETS=64" in relay.log()
     assert "Traceback" not in relay.log()
 
@@ -281,7 +281,7 @@ async def test_a_redis_of_another_layout_ends_it_in_one_line(system: System) -> 
 async def test_a_taken_port_ends_it_with_an_error(system: System) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         relay = system.relay(RELAY_HTTP_PORT=str(taken.getsockname()[1])).start()
-        assert await relay.wait() not in (0, None)
+        assert await relay.wait(60) not in (0, None)
     assert "already in use" in relay.log()
     assert "Traceback" not in relay.log()
 

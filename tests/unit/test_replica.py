@@ -204,7 +204,7 @@ async def test_with_nobody_to_send_away_it_only_waits_for_the_load_balancer(
 
 async def test_handshakes_that_wait_when_the_replica_goes_are_not_left_hanging(running: Running, redis: Link) -> None:
     """A stalled Redis, and a stop in the middle of it."""
-    await redis.call("CLIENT", "PAUSE", 1_500, "ALL", timeout_seconds=5)
+    await redis.call("CLIENT", "PAUSE", 4_000, "ALL", timeout_seconds=5)
     reader, _ = await running.knock(b"waiting")
     await eventually(lambda: running.replica._connections.joining == 1, "the handshake", seconds=30)
     running.replica._stop_asked(True)

@@ -47,8 +47,8 @@ class Wishes(NamedTuple):
 
     @property
     def framing(self) -> int:
-        """Those with the same get the same frames. A number, since it is looked up for each message: an enum's hash
-        is computed in Python."""
+        """Those with the same get the same frames. A number, since it is looked up for each message: a pair would
+        have to be made and hashed each time."""
         return 2 * self.variant + self.deflated
 
 
@@ -95,7 +95,7 @@ class FanOut:
         self.due = due
         is_one = len(due) == 1  # as it mostly is for a user
         self.joined = due[0].frame if is_one else b"".join([one.frame for one in due])
-        """Its frames."""
+        """Its frames. Event streams are not written this; it says how much there is."""
         self.is_conflated = due[0].is_conflated if is_one else is_conflated(due)
         self.receivers = receivers
         self.index = 0
@@ -103,8 +103,8 @@ class FanOut:
         self.rest: set[Receiver] | None = None
         """Those of them still to be written, once somebody had to be taken out."""
 
-    def is_yet_to_reach(self, member: Receiver) -> bool:
-        """If so, it will not."""
+    def take_out(self, member: Receiver) -> bool:
+        """Write `member` nothing of it any more. Whether it was still to be written."""
         if self.rest is None:
             self.rest = set(self.receivers[self.index :])
         if member not in self.rest:
@@ -174,8 +174,9 @@ class Group:
             owed = self._due[since:]
         elif member in self.members:
             fan_out = self._fan_out
-            started = fan_out.due if fan_out is not None and fan_out.is_yet_to_reach(member) else ()
-            owed = [*started, *self._due]
+            if fan_out is not None and fan_out.take_out(member):
+                owed = fan_out.due
+            owed = [*owed, *self._due]
         self.leave(member)
         if owed:
             self._write(member, owed)

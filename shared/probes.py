@@ -14,7 +14,7 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the service does its work (200), or why not (503)."""
+    """Whether the service should be sent work (200), or why not (503)."""
 
     ready: bool
     reason: str | None = None

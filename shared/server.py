@@ -31,13 +31,13 @@ class HttpServer(Server):
     """A uvicorn server that leaves signals alone: uvicorn's own handlers would end the process
     with the signal instead of an exit code, and before it had drained."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._listens = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

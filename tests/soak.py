@@ -53,6 +53,8 @@ class Soak:
         self.relay_redis: Proxy
         self.relay_kafka: Proxy
         self.wanderers: list[V1Client] = []
+        self.streams: list[EventSourceClient] = []
+        """They wander, too."""
         self.has_snapshot = False
 
     async def set_up(self) -> None:
@@ -85,12 +87,17 @@ class Soak:
             client = await stage.connect(stage.users[number % 2], self.replicas[number % 3], kind)
             assert isinstance(client, V1Client)
             self.wanderers.append(client)
+        for user in stage.users:
+            client = await stage.connect(user, first, EventSourceClient)
+            assert isinstance(client, EventSourceClient)
+            self.streams.append(client)
 
     async def run(self, seconds: float) -> None:
         """Load and faults, with a check now and then."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            async with self.stage.load(self.stage.users, self.rate) as load, wandering(self.wanderers, self.replicas):
+            everybody = [*self.wanderers, *self.streams]
+            async with self.stage.load(self.stage.users, self.rate) as load, wandering(everybody, self.replicas):
                 await self._break_things(min(left, CHECK_SECONDS), load)
             await self._all_is_well()
             began = time.monotonic()
@@ -225,7 +232,7 @@ class Soak:
     def report(self) -> None:
         welcomes = [welcome for client in self.wanderers for welcome in client.knowledge.welcomes[1:]]
         recovered = sum(welcome["recovered"] for welcome in welcomes)
-        known = sum(client.knowledge.known for client in self.wanderers)
+        known = sum(client.knowledge.known for client in self.wanderers) + sum(one.known for one in self.streams)
         delivered = sum(len(client.frames) for client in self.stage.clients)
         table = {
             "events published and acknowledged": f"{len(self.stage.oracle.events):,}",

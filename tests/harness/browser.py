@@ -17,7 +17,7 @@ from demo.ports import free_port
 from demo.process import ROOT
 from harness.clients import Client, finish
 from harness.oracle import Oracle
-from harness.v1 import parse_event
+from harness.v1 import parse_event, parse_streamed
 from harness.waiting import eventually
 
 _PACKAGE = ROOT / "clients" / "typescript"
@@ -102,7 +102,7 @@ def _without_place(frame: bytes) -> bytes:
 class Page(Client):
     """A page of one user that connects to `port`. `frames` are the events that its handlers got, as plain
     frames; `states`, `gaps` and `errors` what its client told it; `controls` what the service told the client.
-    Where WebSockets are `blocked` it has an event stream, whose events have no id."""
+    Where WebSockets are `blocked` it has an event stream."""
 
     library = "page"
 
@@ -184,7 +184,8 @@ class Page(Client):
         match happened:
             case {"frame": text}:
                 frame = text.encode()
-                self.frames.append(_without_place(frame) if self._blocked else parse_event(frame).as_plain)
+                event = parse_streamed(_without_place(frame)) if self._blocked else parse_event(frame)
+                self.frames.append(event.as_plain)
             case {"state": state, "reason": reason}:
                 self.states.append(state)
                 if state == "closed":

@@ -25,6 +25,7 @@ from websockets.typing import Subprotocol
 from harness.clients import Client, finish
 from harness.oracle import Oracle
 from harness.waiting import eventually
+from shared.message import BROADCAST_TOPICS
 
 _OPEN_SECONDS = 15.0
 _WITH_ID = rb'\{"type":"([a-z_]+)","data":(\{.*\}),"id":"([a-z-]+)(?:~([0-9]+))?/([0-9]+)/([0-9]+)",'
@@ -431,7 +432,7 @@ class EventStreamParser:
 
 class EventSourceClient(Client):
     """A client of /events, as a browser's EventSource is one. `frames` are its events as plain frames; told to
-    resync it drops what it knows by `id`, and only then.
+    resync a stream it drops what it knows of it by `id`, and only then.
 
     `open` resumes with Last-Event-ID once it has one; `close_code` is 1000 when the stream came to
     its end, 1006 when it broke off.
@@ -451,7 +452,7 @@ class EventSourceClient(Client):
         self.wrong: list[str] = []
         self.headers: dict[str, str] = {}
         self._highest: dict[Source, int] = {}
-        self._is_resynced = False
+        self._resynced: set[str] = set()
         self.status = 0
 
     async def open(self) -> None:
@@ -489,7 +490,8 @@ class EventSourceClient(Client):
     def _take(self, type_: str, data: bytes) -> None:
         if type_ == "control":
             self.controls.append(json.loads(data))
-            self._is_resynced |= self.controls[-1]["control"] == "resync"
+            if self.controls[-1]["control"] == "resync":
+                self._resynced.add(self.controls[-1]["stream"])
             return
         if not data.startswith(b'{"type":"%s",' % type_.encode()):
             self.wrong.append(f"event: {type_} above {data[:100]!r}")
@@ -497,7 +499,8 @@ class EventSourceClient(Client):
             self.wrong.append(f"no id below {data[:100]!r}")
         event = parse_streamed(data)
         highest = self._highest.get(event.source, -1)
-        if self._is_resynced and event.offset <= highest:
+        stream = "global" if event.source[0] in BROADCAST_TOPICS else "user"
+        if stream in self._resynced and event.offset <= highest:
             self.known += 1
             return
         self._highest[event.source] = max(highest, event.offset)

@@ -24,7 +24,7 @@ class Replica:
     reason: str | None = None
     position: Cursor | Refusal = Cursor(Position(b"a", 7), START)
 
-    def probes(self) -> Answers:
+    def answers(self) -> Answers:
         return Answers(
             health=lambda: self.health,
             why_not_ready=lambda: self.reason,
@@ -72,7 +72,7 @@ def replica() -> Replica:
 
 @pytest.fixture
 def app(replica: Replica) -> FastAPI:
-    return public_app(replica.probes())
+    return public_app(replica.answers())
 
 
 async def test_health_is_as_the_platform_expects_it(app: FastAPI) -> None:

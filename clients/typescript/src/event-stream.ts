@@ -48,7 +48,8 @@ const positions = (cursor: string): { global: Position; user: Position } => {
   return { global: { epoch: global, seq: Number(globalSeq) }, user: { epoch: user, seq: Number(userSeq) } };
 };
 
-/** Turns blocks into the frames that notify.v1 would have brought. Keep one for each stream. Gives undefined for what says nothing. */
+/** Turns blocks into the frames that notify.v1 would have brought. Keep one for each stream. Gives undefined for what
+ * says nothing. */
 export const createTranslator = (heartbeatMs: number): ((block: Block) => string | undefined) => {
   let cursor = "";
   return ({ event, data, id }) => {
@@ -64,7 +65,7 @@ export const createTranslator = (heartbeatMs: number): ((block: Block) => string
         ? isGlobal
           ? { stream: "global", ...global }
           : { stream: "user", ...user }
-        : { stream: "global", snapshot: true };
+        : { stream: "global", epoch: "", seq: 0, snapshot: true };
       return data.slice(0, -1) + "," + JSON.stringify(place).slice(1);
     }
     if (!before && id)

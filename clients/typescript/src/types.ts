@@ -59,6 +59,7 @@ export type Message<Events = EventTypes> = {
     /** Its place in Redpanda, `risk-events/2/1841`; it never changes. */
     id: string;
     stream: "global" | "user";
+    /** With `seq` its place in the stream; empty, and 0, where that is not told: of a snapshot over server-sent events. */
     epoch: string;
     seq: number;
     /** The record's time in Unix milliseconds. */

@@ -111,7 +111,7 @@ describe("an event stream", () => {
     { control: "heartbeat", global: { epoch: "a", seq: 5 }, user: { epoch: "b", seq: 2 } },
     { control: "resync", stream: "user", reason: "gap" },
     { ...JSON.parse(REGIME), stream: "global", epoch: "a", seq: 6 },
-    { ...JSON.parse(REGIME), stream: "global", snapshot: true },
+    { ...JSON.parse(REGIME), stream: "global", epoch: "", seq: 0, snapshot: true },
   ];
   const framesOf = (parts: string[]) => {
     const parse = createEventStreamParser();
@@ -132,6 +132,11 @@ describe("an event stream", () => {
   test("has fields with and without space, colon, or meaning", () => {
     const [block] = createEventStreamParser()("data:a\ndata: b\ndata\nunknown: x\n:comment\nretry: 5\nid: c\nevent:e\n\n");
     expect(block).toEqual({ event: "e", data: "a\nb\n", id: "c", retryMs: 5 } satisfies Block);
+  });
+
+  test("brings a snapshot to a page that knows nothing yet", () => {
+    const place = createPlace();
+    expect(framesOf([STREAM]).filter((frame) => frame.snapshot).map((frame) => place.takes(frame))).toEqual([true]);
   });
 
   test("that has no end is given up", () => {

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import report
+from bench.fanout import CENTRIFUGO
 from bench.machine import NODE_MODULES, describe
 from bench.results import Effort, Goal, Section
 from bench.tools import CLIENT_CORE, pin
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     # Before the first part, so that it names the commit whose code runs.
     machine = describe()
     _say(", ".join(f"{name} {fact}" for name, fact in machine.items()))
+    if not CENTRIFUGO.exists():
+        _say("Centrifugo is left out: scripts/get-centrifugo builds it, with Go")
     every = PARTS[:-1] if effort is Effort.QUICK else PARTS  # no goal hangs on the last one
     parts = [part for part in PARTS if part in (options.parts or every)]
     sections = run(parts, effort)

@@ -21,7 +21,7 @@ import msgspec
 from bench.results import Effort, Goal, Plot, Section, Table
 from bench.tools import SERVER_CORE, LoadClient, build, cpu_seconds, pin, progress
 from demo.ports import free_port
-from demo.process import Process, Processes
+from demo.process import ROOT, Process, Processes
 from demo.stack import add_gateway
 from demo.valkey import add_valkey, redis_url
 from shared.keys import GLOBAL, Keys
@@ -34,6 +34,8 @@ LOOP_SENDS = 400_000
 """Of the C loop, each time: two to four seconds."""
 
 _PEERS = Path(__file__).parent / "peers"
+CENTRIFUGO: Final = ROOT / ".cache" / "centrifugo" / "centrifugo"
+"""What scripts/get-centrifugo makes; measured when it is there."""
 
 
 _SLOWER: Final = (1, 2, 4)
@@ -136,6 +138,14 @@ def _publish_plain(text: bytes) -> Sequence[Command]:
     return (("PUBLISH", "bench", b'{"type":"regime_change","data":%s}' % text),)
 
 
+def _publish_for_centrifugo(text: bytes) -> Sequence[Command]:
+    """As its Redis broker has what other nodes publish: a Publication of its Protobuf protocol, whose field 4 is the
+    data, behind its length as a varint (up to 16,383 here)."""
+    data = b'{"type":"regime_change","data":%s}' % text
+    length = b"%c%c" % (len(data) & 0x7F | 0x80, len(data) >> 7) if len(data) > 0x7F else b"%c" % len(data)
+    return (("PUBLISH", "centrifugo.client.bench", b"\x22" + length + data),)
+
+
 def _publish_for_adapter(text: bytes) -> Sequence[Command]:
     """As Socket.IO's Redis adapter has what other servers broadcast."""
     packet = {"type": 2, "data": ["regime_change", msgspec.json.decode(text)], "nsp": "/"}
@@ -155,6 +165,18 @@ def servers(processes: Processes, redis: str) -> Iterator[Server]:
         words = [*command, str(port), redis]
         return processes.add(name, words, ports={"ws": port}, ready=lambda: answers_port(port))
 
+    if CENTRIFUGO.exists():
+        port = free_port()
+        words, env = [str(CENTRIFUGO)], _centrifugo_env(port, redis)
+        centrifugo = processes.add("centrifugo", words, env=env, ports={"ws": port}, ready=lambda: answers_port(port))
+        yield Server(
+            "Centrifugo (Go)",
+            centrifugo,
+            _publish_for_centrifugo,
+            "/connection/websocket",
+            hello='{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"bench"}}',
+            greetings=2,
+        )
     yield Server("picows", peer("picows", sys.executable, f"{_PEERS}/picows_peer.py"), _publish_plain)
     yield Server("ws (Node)", peer("ws", "node", f"{_PEERS}/ws_peer.mjs"), _publish_plain)
     yield Server(
@@ -166,6 +188,21 @@ def servers(processes: Processes, redis: str) -> Iterator[Server]:
         greetings=2,
     )
     yield Server("FastAPI send_text", peer("fastapi", sys.executable, f"{_PEERS}/fastapi_peer.py"), _publish_plain)
+
+
+def _centrifugo_env(port: int, redis: str) -> dict[str, str]:
+    """Its own defaults, but for: no tokens, no pings (the load client knows not how they are answered; the others
+    that are measured here send none either), and one processor, since it gets one core."""
+    return {
+        "CENTRIFUGO_HTTP_SERVER_ADDRESS": "127.0.0.1",
+        "CENTRIFUGO_HTTP_SERVER_PORT": str(port),
+        "CENTRIFUGO_CLIENT_INSECURE": "true",
+        "CENTRIFUGO_CLIENT_PING_INTERVAL": "1h",
+        "CENTRIFUGO_CLIENT_PONG_TIMEOUT": "-1s",
+        "CENTRIFUGO_ENGINE_TYPE": "redis",
+        "CENTRIFUGO_ENGINE_REDIS_ADDRESS": redis,
+        "GOMAXPROCS": "1",
+    }
 
 
 async def answers_port(port: int) -> bool:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.fanout import CENTRIFUGO
 from demo.kafka import KAFKA_LIBS
 from demo.process import ROOT
 from demo.valkey import valkey_binary
@@ -36,6 +37,7 @@ def describe() -> dict[str, str]:
         "Valkey": _found(r"v=(\S+)", _output([valkey_binary(), "--version"])),
         "Node": _output(["node", "--version"]).removeprefix("v"),
         **{name: _node_package(name) for name in _NODE_PACKAGES},
+        "Centrifugo": _centrifugo(),
         "Apache Kafka": _kafka(),
     }
     return {name: fact for name, fact in facts.items() if fact}
@@ -64,6 +66,11 @@ def _cpu() -> str:
 def _node_package(name: str) -> str:
     file = NODE_MODULES / name / "package.json"
     return str(json.loads(file.read_text())["version"]) if file.exists() else ""
+
+
+def _centrifugo() -> str:
+    file = CENTRIFUGO.parent / "version"
+    return file.read_text().strip().removeprefix("v") if file.exists() else ""
 
 
 def _kafka() -> str:

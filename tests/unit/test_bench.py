@@ -1,5 +1,6 @@
 """bench: what the measurements gave is judged and told, whatever a part does. No part measures here."""
 
+import asyncio
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -8,11 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from harness.latency import needs_cc
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
 
 from bench import __main__ as bench
-from bench import machine, report
+from bench import fanout, machine, report
 from bench.plot import svg
 from bench.results import Effort, Goal, Plot, Section, Table
+from bench.tools import LoadClient
 
 SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = {"date": "2026-11-28", "commit": "0123abc+"}
@@ -24,6 +29,36 @@ def section(name: str, goal: Goal | None = None) -> Section:
     plot = Plot(f"plot-of-{name}", "Much, by little", "little", "much", {"one": [(1, 2), (3, 4)]})
     table = Table(["server", "rate"], [["gateway", "1"], ["a | b", "2"]])
     return Section(f"Part {name}", f"python -m bench {name}", "What was done.", [goal] if goal else [], [table], [plot])
+
+
+# What is measured
+
+
+@pytest.mark.parametrize("size", [0, 80, 98, 99, 250, 1_000])
+def test_centrifugo_is_sent_what_its_redis_broker_takes(size: int) -> None:
+    text = json.dumps({"x": "y" * size}).encode()
+    ((command, channel, publication),) = fanout._publish_for_centrifugo(text)
+    assert (command, channel) == ("PUBLISH", "centrifugo.client.bench")
+    assert isinstance(publication, bytes)
+    head, data = publication.split(b"{", 1)
+    assert json.loads(b"{" + data) == {"type": "regime_change", "data": json.loads(text)}
+    assert head[0] == 4 << 3 | 2, "field 4, with a length"
+    assert sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[1:])) == len(data) + 1
+    assert [byte >> 7 for byte in head[1:]] == [1] * (len(head) - 2) + [0], "all but the last go on"
+
+
+@needs_cc
+async def test_the_load_client_counts_messages_also_where_a_frame_has_several() -> None:
+    async def serve(socket: ServerConnection) -> None:
+        await asyncio.sleep(0.5)  # all that is sent before the last client is there is not counted
+        await socket.send('{"n":1}\n{"n":2}\n{"n":3}')
+        await socket.send('{"n":4}')
+        await socket.wait_closed()
+
+    async with serve_websockets(serve, "127.0.0.1", 0, compression=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with LoadClient(port, "/", 3, 2.0) as clients:
+            assert (await clients.result()).messages == 12
 
 
 # Goals

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 
 from bench.relay import BROADCAST, Broker, event, topics_in_turn
 from bench.results import Effort, Goal, Section, Table
-from bench.tools import LoadClient, Received, cpu_seconds, progress
+from bench.tools import LoadClient, Received, cpu_seconds, on_all_cores, progress
 from demo.process import Process, Processes
 from demo.stack import add_gateway, add_relay, http_url
 from demo.valkey import add_valkey, redis_url
@@ -198,13 +198,14 @@ async def measure(effort: Effort) -> Section:
     seconds = {Effort.QUICK: 4.0, Effort.STANDARD: 8.0, Effort.FULL: 60.0}[effort]
     loads = [_USUAL] if effort is Effort.QUICK else [*_RATES, *(Load(1_000, 0.5, number) for number in _REPLICAS)]
     arrived: dict[Load, Arrived] = {}
-    async with Processes() as processes:
-        with progress("end to end: starting"):
-            system = await System.start(processes, effort)
-            await system.deliver(Load(500, 0.5), 2.0)  # code that was never run is slow, Java's most of all
-        for load in loads:
-            with progress(f"end to end: {load.mix}, {load.replicas} replicas"):
-                arrived[load] = await system.deliver(load, seconds)
+    with on_all_cores():
+        async with Processes() as processes:
+            with progress("end to end: starting"):
+                system = await System.start(processes, effort)
+                await system.deliver(Load(500, 0.5), 2.0)  # code that was never run is slow, Java's most of all
+            for load in loads:
+                with progress(f"end to end: {load.mix}, {load.replicas} replicas"):
+                    arrived[load] = await system.deliver(load, seconds)
     return _section(arrived, is_kafka=effort is not Effort.QUICK)
 
 

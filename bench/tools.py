@@ -36,6 +36,18 @@ def pin(pid: int, core: int) -> None:
 
 
 @contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Meanwhile this process runs on any core, and so does what it starts. Else `pin` keeps it on one, which its
+    children inherit."""
+    kept = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, kept)
+
+
+@contextmanager
 def progress(text: str) -> Iterator[None]:
     """What is being done, for people who wait."""
     if sys.stderr.isatty():

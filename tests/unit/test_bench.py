@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +19,7 @@ from bench import __main__ as bench
 from bench import fanout, machine, report
 from bench.plot import svg
 from bench.results import Effort, Goal, Plot, Section, Table
-from bench.tools import LoadClient
+from bench.tools import LoadClient, on_all_cores
 
 SVG = "{http://www.w3.org/2000/svg}"
 MACHINE = {"date": "2026-11-28", "commit": "0123abc+"}
@@ -45,6 +47,23 @@ def test_centrifugo_is_sent_what_its_redis_broker_takes(size: int) -> None:
     assert head[0] == 4 << 3 | 2, "field 4, with a length"
     assert sum((byte & 0x7F) << 7 * place for place, byte in enumerate(head[1:])) == len(data) + 1
     assert [byte >> 7 for byte in head[1:]] == [1] * (len(head) - 2) + [0], "all but the last go on"
+
+
+def test_what_is_to_have_all_cores_does_not_inherit_one() -> None:
+    """Of a process that is kept on one, as the benchmarks are."""
+    cores = os.sched_getaffinity(0)
+    ask = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+
+    def of_a_child() -> int:
+        return int(subprocess.run(ask, capture_output=True, check=True).stdout)
+
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with on_all_cores():
+            assert of_a_child() == len(cores)
+        assert of_a_child() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @needs_cc

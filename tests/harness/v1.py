@@ -55,40 +55,27 @@ class Place:
 
 
 @dataclass(frozen=True)
-class V1Event:
-    """An event frame of notify.v1, read."""
+class StreamedEvent:
+    """An event that says which record it is from, as event streams have it."""
 
     type: bytes
     data: bytes
     source: Source
     offset: int
-    stream: str
-    place: Place
     ts_ms: int
-    is_snapshot: bool
 
     @property
     def as_plain(self) -> bytes:
-        return _as_plain(self.type, self.data)
+        return b'{"type":"%s","data":%s}' % (self.type, self.data)
 
 
 @dataclass(frozen=True)
-class StreamedEvent:
-    """An event of an event stream, read."""
+class V1Event(StreamedEvent):
+    """An event frame of notify.v1, read: it has a place, too."""
 
-    type: bytes
-    data: bytes
-    source: Source
-    offset: int
-    ts_ms: int
-
-    @property
-    def as_plain(self) -> bytes:
-        return _as_plain(self.type, self.data)
-
-
-def _as_plain(type_: bytes, data: bytes) -> bytes:
-    return b'{"type":"%s","data":%s}' % (type_, data)
+    stream: str
+    place: Place
+    is_snapshot: bool
 
 
 def _source(topic: bytes, generation: bytes | None, partition: bytes) -> Source:
@@ -110,7 +97,7 @@ def parse_event(frame: bytes) -> V1Event:
     type_, data, topic, generation, partition, offset, stream, epoch, seq, ts, snapshot = match.groups()
     place = Place(epoch.decode(), int(seq))
     source = _source(topic, generation, partition)
-    return V1Event(type_, data, source, int(offset), stream.decode(), place, int(ts), snapshot is not None)
+    return V1Event(type_, data, source, int(offset), int(ts), stream.decode(), place, snapshot is not None)
 
 
 @dataclass
@@ -215,7 +202,7 @@ class Knowledge:
             self.wrong.append(f"{stream}: a heartbeat speaks of {top}, after {before}")
 
 
-def check_ids(client: Client, events: Iterable[V1Event | StreamedEvent], oracle: Oracle) -> None:
+def check_ids(client: Client, events: Iterable[StreamedEvent], oracle: Oracle) -> None:
     """Each says the record that it is from."""
     by_source = {(event.source, event.offset): event for event in oracle.events}
     for got in events:

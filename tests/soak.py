@@ -99,7 +99,7 @@ class Soak:
             everybody = [*self.wanderers, *self.streams]
             async with self.stage.load(self.stage.users, self.rate) as load, wandering(everybody, self.replicas):
                 await self._break_things(min(left, CHECK_SECONDS), load)
-            await self._all_is_well()
+                await self._all_is_well()
             began = time.monotonic()
             await self.stage.exact(seconds=SETTLE_SECONDS)
             self.checks += 1

@@ -14,6 +14,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -130,6 +131,12 @@ class Knowledge:
 
     def said(self, control: str) -> list[Control]:
         return [one for one in self.controls if one["control"] == control]
+
+    @property
+    def heartbeats(self) -> int:
+        """Since the last welcome."""
+        told = [one["control"] for one in reversed(self.controls)]
+        return told[: told.index("welcome")].count("heartbeat") if "welcome" in told else 0
 
     @property
     def cursor_text(self) -> str:
@@ -250,6 +257,11 @@ class V1Client(Client):
     def welcome(self) -> Control:
         """The last one."""
         return self.knowledge.welcomes[-1]
+
+    @property
+    def has_come_to_the_present(self) -> bool:
+        """On this connection; a heartbeat follows a replay."""
+        return self.is_connected and self.knowledge.heartbeats > 0
 
     async def say(self, control: Any) -> None:
         """A control frame, or a text that is none."""
@@ -422,7 +434,7 @@ class EventSourceClient(Client):
     resync a stream it drops what it knows of it by `id`, and only then.
 
     `open` resumes with Last-Event-ID once it has one; `close_code` is 1000 when the stream came to
-    its end, 1006 when it broke off.
+    its end, 1006 when it broke off, or never began: see `status`.
     """
 
     library = "EventSource"
@@ -443,7 +455,7 @@ class EventSourceClient(Client):
         self.status = 0
 
     async def open(self) -> None:
-        """Connect; returns when the answer has begun. Raises nothing for a refusal: see `status`."""
+        """Connect; returns when the answer has begun, or was a refusal."""
         await self.close()
         self.close_code = None
         last_id, self.stream = self.stream.last_event_id, EventStreamParser()
@@ -458,12 +470,19 @@ class EventSourceClient(Client):
             )
         self.status = self._response.status
         self.headers = {name.lower(): value for name, value in self._response.headers.items()}
+        if self.status != HTTPStatus.OK:
+            self._ended(1006, f"refused with {self.status}")
         self._reader = asyncio.create_task(self._read())
 
     async def resume(self, port: int, replica: str) -> None:
         """Go on where it is, on a replica."""
         self.url, self.replica = f"ws://127.0.0.1:{port}/ws", replica
         await self.open()
+
+    @property
+    def has_come_to_the_present(self) -> bool:
+        """On this connection; a heartbeat follows a replay."""
+        return self.is_connected and bool(self.stream.comments)
 
     async def _read(self) -> None:
         try:

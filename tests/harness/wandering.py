@@ -14,13 +14,14 @@ from harness.v1 import EventSourceClient, V1Client
 COME_AGAIN = {1006, 1012, 4003, 4004, 4005}
 """Ends after which a client connects again. 1006: the process died, or is not there."""
 
+LET_IN_SECONDS = 60.0
+"""For a client that goes from replica to replica."""
 
-async def come_again(
-    client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random, seconds: float = 60.0
-) -> None:
+
+async def come_again(client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random) -> None:
     """Resume on any of the replicas; while one cannot take it, on another."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
+    deadline = loop.time() + LET_IN_SECONDS
     while True:
         replica = chance.choice(replicas)
         with contextlib.suppress(OSError, InvalidMessage, aiohttp.ClientError):  # it is not there, or just died
@@ -29,9 +30,20 @@ async def come_again(
                 return
             assert client.close_code in COME_AGAIN, f"{client}: {client.close_code} {client.close_reason}"
         assert loop.time() < deadline, (
-            f"{client} was let in nowhere for {seconds:g} s, at last: {client.close_code} {client.close_reason}"
+            f"{client} was let in nowhere for {LET_IN_SECONDS:g} s, at last: {client.close_code} {client.close_reason}"
         )
         await asyncio.sleep(chance.uniform(0.05, 0.3))
+
+
+async def stay(client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random) -> None:
+    """Come again until it was replayed what it missed: before, a replica may find that it cannot, and end it."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + LET_IN_SECONDS
+    while not client.has_come_to_the_present:
+        if not client.is_connected:
+            await come_again(client, replicas, chance)
+        assert loop.time() < deadline, f"{client} was not replayed what it missed within {LET_IN_SECONDS:g} s"
+        await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager
@@ -43,7 +55,7 @@ async def wandering(
     away_seconds: float = 0.1,
 ) -> AsyncIterator[None]:
     """While the block runs, each client drops about so often and comes again after about
-    `away_seconds`; afterwards all are connected."""
+    `away_seconds`; afterwards all are connected, and have come to the present."""
     over = asyncio.Event()
 
     async def wander(client: V1Client | EventSourceClient, chance: random.Random) -> None:
@@ -53,6 +65,7 @@ async def wandering(
             await client.drop()
             await asyncio.sleep(chance.uniform(0, 2) * away_seconds)
             await come_again(client, replicas, chance)
+        await stay(client, replicas, chance)
 
     tasks = [asyncio.create_task(wander(client, random.Random(number))) for number, client in enumerate(clients)]
     try:

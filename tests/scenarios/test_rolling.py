@@ -99,7 +99,7 @@ class Visitor:
             self.refused.append(repr(error))
             await asyncio.sleep(0.1)
             return
-        if not self.client.is_connected or (isinstance(self.client, EventSourceClient) and self.client.status != 200):
+        if not self.client.is_connected:
             self.refused.append(f"{self.client.close_code} {self.client.close_reason}")
             return
         self.resumed += 1

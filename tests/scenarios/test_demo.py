@@ -163,13 +163,11 @@ async def test_each_control_is_used_and_nothing_is_lost() -> None:
                 while json.loads(await ws.receive_str())["data"].get("event_id") != event_id:
                     pass
 
-        assert (await demo.control("relay", {"action": "kill"}))[0] == 200
+        assert await _one_of_two_is_taken(demo, "relay", {"action": "kill"})
         await demo.until("the relay to be dead")
-        assert (await demo.control("relay", {"action": "kill"}))[0] == 409
         await demo.until("all to run")
 
-        assert (await demo.control("redis", {"seconds": 10}))[0] == 200
-        assert (await demo.control("redis", {"seconds": 10}))[0] == 409
+        assert await _one_of_two_is_taken(demo, "redis", {"seconds": 10})
         await demo.until("all to run")
 
         await eventually(lambda: _is_taken(demo, "replica", {"name": "gateway-2", "action": "drain"}), "a drain")
@@ -178,8 +176,7 @@ async def test_each_control_is_used_and_nothing_is_lost() -> None:
         await demo.until("the second replica to be down")
         await demo.until("two replicas to be ready")
 
-        await eventually(lambda: _is_taken(demo, "slow", {}), "a slow client")
-        assert (await demo.control("slow", {}))[0] == 409
+        await eventually(lambda: _one_of_two_is_taken(demo, "slow", {}), "a slow client")
         await demo.until("the slow client to be closed")
 
         await eventually(lambda: _is_taken(demo, "replica", {"name": "gateway-2", "action": "kill"}), "a kill")
@@ -192,6 +189,12 @@ async def test_each_control_is_used_and_nothing_is_lost() -> None:
 
 async def _is_taken(demo: Demo, path: str, body: Mapping[str, Any]) -> bool:
     return (await demo.control(path, body))[0] == 200
+
+
+async def _one_of_two_is_taken(demo: Demo, path: str, body: Mapping[str, Any]) -> bool:
+    """At once: what the first began may be over before a slow machine asks for the second."""
+    answers = await asyncio.gather(demo.control(path, body), demo.control(path, body))
+    return {status for status, _ in answers} == {200, 409}
 
 
 async def test_an_operators_acts_do_not_end_it() -> None:

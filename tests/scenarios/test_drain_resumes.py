@@ -9,32 +9,37 @@ from harness.waiting import eventually
 
 from demo.process import Process
 
+DELAY_SECONDS = 1
 DRAIN_SECONDS = 3
+GRACE_SECONDS = 2
+"""For a client to go, from the time that it was told; then it is closed."""
 
 
-async def obeys(client: V1Client, elsewhere: Process) -> int:
-    """Leave when told to, after the time told; gives that time."""
+async def obeys(client: V1Client, elsewhere: Process, told_after: float) -> int:
+    """Leave when told to, after the time told; gives that time. It is not told before `told_after`, seconds of the
+    loop's clock, however late this process sees it."""
     wait_ms = int((await client.told("going_away"))["retry_after_ms"])
     await asyncio.sleep(wait_ms / 1000)
-    assert client.is_connected, f"{client}: {client.close_code} before its slot, in {wait_ms} ms"
+    may_be_over = asyncio.get_running_loop().time() > told_after + wait_ms / 1000 + GRACE_SECONDS
+    assert client.is_connected or may_be_over, f"{client}: {client.close_code} before its slot, in {wait_ms} ms"
     await client.drop()
     await client.resume(elsewhere.port, elsewhere.name)
     return wait_ms
 
 
-async def stays_until_the_end(client: V1Client, elsewhere: Process) -> int:
+async def stays_until_the_end(client: V1Client, elsewhere: Process, told_after: float) -> int:
     wait_ms = int((await client.told("going_away"))["retry_after_ms"])
-    told_at = asyncio.get_running_loop().time()
     assert await client.ended() == 1012
-    # Two seconds after its slot; half of that is for a slow machine that told it late.
-    assert asyncio.get_running_loop().time() - told_at > wait_ms / 1000 + 1
+    # Both ends of this are earlier, or later, than what they stand for; a tenth for the clocks.
+    assert asyncio.get_running_loop().time() - told_after > wait_ms / 1000 + 0.9 * GRACE_SECONDS
     await client.resume(elsewhere.port, elsewhere.name)
     return wait_ms
 
 
 async def test_a_draining_replica_costs_clients_that_can_resume_nothing(stage: Stage) -> None:
     relay, stays = stage.add_relay(), stage.add_gateway("gateway-stays")
-    goes = stage.add_gateway("gateway-goes", env={"DRAIN_DELAY_SECONDS": "1", "DRAIN_SECONDS": str(DRAIN_SECONDS)})
+    drain = {"DRAIN_DELAY_SECONDS": str(DELAY_SECONDS), "DRAIN_SECONDS": str(DRAIN_SECONDS)}
+    goes = stage.add_gateway("gateway-goes", env=drain)
     await stage.start(relay, stays, goes)
     obedient = [await stage.connect_v1(stage.users[number % 2], goes) for number in range(6)]
     stubborn = [await stage.connect_v1(stage.users[number % 2], goes) for number in range(6)]
@@ -44,10 +49,11 @@ async def test_a_draining_replica_costs_clients_that_can_resume_nothing(stage: S
     async with stage.load(stage.users) as load:
         await load.more(100)
         goes.expected_to_run = False
+        told_after = asyncio.get_running_loop().time() + DELAY_SECONDS
         goes.signal(signal.SIGTERM)
         slots = await asyncio.gather(
-            *(obeys(client, stays) for client in obedient),
-            *(stays_until_the_end(client, stays) for client in stubborn),
+            *(obeys(client, stays, told_after) for client in obedient),
+            *(stays_until_the_end(client, stays, told_after) for client in stubborn),
         )
         await browser.ended()
         await browser.resume(stays.port, stays.name)

@@ -65,6 +65,20 @@ def _clients_of(stage: Stage, gateway: str) -> int:
     return sum(client.replica == gateway for client in stage.clients)
 
 
+async def _name_of(stage: Stage, gateway: Process, asked: Process) -> str:
+    """As another replica knows it: it says so once a second."""
+    names: list[str] = []
+
+    async def is_known() -> bool:
+        names[:] = [
+            one["name"] for one in (await stage.fleet(asked))["replicas"] if one["address"] == str(gateway.port)
+        ]
+        return bool(names)
+
+    await eventually(is_known, f"{gateway.name} to be known to {asked.name}")
+    return names[0]
+
+
 async def obeys(client: V1Client, elsewhere: Process) -> None:
     await client.told("going_away")
     await client.drop()
@@ -79,8 +93,7 @@ async def test_a_replica_is_drained_from_another_and_loses_nothing(stage: Stage)
     clients = [await stage.connect_v1(user, gateways[1]) for user in stage.users]
     async with stage.load(stage.users, per_second=50) as load:
         await load.more(50)
-        fleet = await stage.fleet(gateways[0])
-        (name,) = [one["name"] for one in fleet["replicas"] if one["address"] == str(gateways[1].port)]
+        name = await _name_of(stage, gateways[1], gateways[0])
         assert await stage.act(gateways[0], "drain", {"replica": name}) == (200, {"done": f"{name} was told to drain"})
         for client in clients:
             await obeys(client, gateways[0])

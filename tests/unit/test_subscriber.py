@@ -268,7 +268,7 @@ async def test_a_deaf_link_is_found_by_the_beat_it_did_not_hear(
 async def test_a_live_link_is_kept_by_its_probes(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.25)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 1.0)
     replica = Replica(settings)
     try:
         await replica.connect("ann")
@@ -293,7 +293,7 @@ async def test_a_live_link_is_kept_by_its_probes(
 async def test_a_beat_that_redis_lost_is_no_loss_of_ours(
     settings: RedisSettings, publisher: Publisher, redis: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.25)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 1.0)
     replica = Replica(settings)
     try:
         await replica.connect("ann")

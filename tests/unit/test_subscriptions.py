@@ -46,7 +46,7 @@ class Pair:
 
 @pytest.fixture
 async def pair(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
-    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 0.25)
+    monkeypatch.setattr(gateway.subscription, "PROBE_SECONDS", 1.0)
     async with Processes() as processes:
         servers = [await add_valkey(processes, name=f"valkey-{number}").start().wait_until_ready() for number in (0, 1)]
         addresses = [RedisAddress.from_url(redis_url(server)) for server in servers]

@@ -23,7 +23,9 @@ def build(name: str) -> str:
     source, program = _SOURCES / f"{name}.c", _BUILT / name
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         _BUILT.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cc", "-O2", "-w", "-o", str(program), str(source)], check=True)
+        beside = program.with_suffix(f".{os.getpid()}")  # another process may be building, or running it
+        subprocess.run(["cc", "-O2", "-w", "-o", str(beside), str(source)], check=True)
+        beside.replace(program)
     return str(program)
 
 

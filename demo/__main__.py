@@ -141,7 +141,11 @@ async def _run(
                 if _was_left_behind(parent):
                     stop.set()
                 supervisor.look()
-                processes.check()
+                try:
+                    processes.check()
+                except ProcessDied:  # a replica that an operator drained may have ended since
+                    supervisor.look()
+                    processes.check()
                 for task in (following, serving):
                     if task.done():
                         task.result()

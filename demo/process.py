@@ -110,7 +110,7 @@ class Process:
         self.expected_to_run = True
         return self
 
-    async def wait_until_ready(self, timeout_seconds: float = 30.0) -> Self:
+    async def wait_until_ready(self, timeout_seconds: float = 90.0) -> Self:
         """Wait until it says it is ready. Raises ProcessDied when it ends instead, NotReady when
         that takes longer than `timeout_seconds`."""
         deadline = time.monotonic() + timeout_seconds
@@ -153,7 +153,7 @@ class Process:
         if self._popen is not None:
             await self.wait()
 
-    async def terminate(self, timeout_seconds: float = 30.0) -> int:
+    async def terminate(self, timeout_seconds: float = 90.0) -> int:
         """SIGTERM, and its exit code; -9 when it had to be killed after `timeout_seconds`."""
         self.expected_to_run = False
         self.signal(signal.SIGTERM)
@@ -164,7 +164,7 @@ class Process:
             await self.kill()
             return -signal.SIGKILL
 
-    async def restart(self, timeout_seconds: float = 30.0) -> Self:
+    async def restart(self, timeout_seconds: float = 90.0) -> Self:
         """Kill it (when it runs), start it again with the same command and ports, wait until ready."""
         if self.is_running:
             await self.kill()

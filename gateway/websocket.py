@@ -1,6 +1,7 @@
 """One WebSocket: pings, frames that come in, and what a client of notify.v1 says in them."""
 
 import asyncio
+import time
 from http import HTTPStatus
 from typing import Final
 
@@ -38,8 +39,8 @@ class WebSocket(Connection):
         self._received: Received | None = None
         """A slice whose messages were not all heard yet."""
         self._wished: Wishes | None = None
-        self._auth_at: int | None = None
-        """The second in which a fresh token came last."""
+        self._auth_at: float | None = None
+        """When a fresh token came last, of time.monotonic()."""
         asked = admitted.asked
         self.acknowledges = None if asked.device is None else (asked.user_id, asked.device)
         """Whose acknowledgements these are: user and device."""
@@ -165,10 +166,10 @@ class WebSocket(Connection):
         """Take a fresh token, which ends the connection when it ends. Raises BadControl."""
         if self._connections.authenticator is None:
             raise BadControl("auth_disabled", "This service takes no tokens (AUTH_MODE).")
-        second = self._connections.wheel.second
-        if self._auth_at is not None and second - self._auth_at < AUTH_SECONDS:
+        now = time.monotonic()  # the wheel's seconds leave out those in which nothing ran
+        if self._auth_at is not None and now - self._auth_at < AUTH_SECONDS:
             raise BadControl("too_many_auth", f"A fresh token is taken once in {AUTH_SECONDS} s.")
-        self._auth_at = second
+        self._auth_at = now
         self._judge(token.encode(errors="replace"))
 
     def _judge(self, token: bytes) -> None:

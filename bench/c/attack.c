@@ -5,8 +5,8 @@
 // environment: DRIP_MS (FIRST a byte at a time), THEN_MS (a pause after each THEN), DROP (close: 1 once FIRST is sent,
 //   2 once it is answered), NOREAD (never read), REOPEN_MS (a pause before a socket is opened again), LEAVE (close
 //   once a close frame was read).
-// Prints one line of JSON: sockets opened, those that were cut off without a word, answers by HTTP status,
-// close frames by code, sockets with more than one answer, bytes sent.
+// Prints "attacks" once it takes a signal, and at the end a line of JSON: sockets opened, those that were cut
+// off without a word, answers by HTTP status, close frames by code, sockets with more than one answer, bytes sent.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -84,7 +84,8 @@ static void write_some(sock *s) {
         char own[9]; const char *data = first; char *copy = 0;
         if (mark != (size_t)-1 && !s->sent) { copy = malloc(first_size); memcpy(copy, first, first_size); snprintf(own, 9, "%08d", s->number % 100000000); memcpy(copy + mark, own, 8); data = copy; }
         int done = push(s, data, first_size); free(copy);
-        if (done < 0 || (done && drop == 1)) { end(s); return; }
+        if (drop == 1 && done) { end(s); return; }
+        if (done < 0) done = 1; // what it was told may still be read
         if (done) { s->state = ANSWER; s->sent = 0; s->due = 0; }
         watch(s, EPOLL_CTL_MOD, EPOLLIN | EPOLLRDHUP | (done || drip ? 0 : EPOLLOUT));
     } else if (s->state == THEN) {
@@ -144,6 +145,7 @@ int main(int count, char **words) {
     drip = option("DRIP_MS"); pause_ms = option("THEN_MS"); drop = option("DROP"); noread = option("NOREAD"); reopen = option("REOPEN_MS"); leave = option("LEAVE");
     struct rlimit files; getrlimit(RLIMIT_NOFILE, &files); files.rlim_cur = files.rlim_max; setrlimit(RLIMIT_NOFILE, &files);
     signal(SIGTERM, on_term); signal(SIGINT, on_term);
+    printf("attacks\n"); fflush(stdout);
     ep = epoll_create1(0); sock *all = calloc(n, sizeof *all); static struct epoll_event events[1024];
     uint64_t looked = 0;
     while (!stop) {

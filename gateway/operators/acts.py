@@ -17,7 +17,7 @@ from shared.links import Links
 from shared.settings import RedisSettings
 from shared.statuses import Statuses
 
-SEEN_SECONDS: Final = 3.0
+SEEN_SECONDS: Final = 10.0
 """For a user's connections to be seen to have gone."""
 
 POLL_SECONDS: Final = 0.1

@@ -198,6 +198,8 @@ class Attacker:
             build("attack"), *self._arguments, stdout=asyncio.subprocess.PIPE, env={**os.environ, **options}
         )
         pin(self._process.pid, CLIENT_CORE)
+        assert self._process.stdout is not None
+        await asyncio.wait_for(self._process.stdout.readline(), 30)  # from then on it takes a signal
         return self
 
     async def __aexit__(self, *_: object) -> None:

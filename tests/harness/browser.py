@@ -18,7 +18,7 @@ from demo.process import ROOT
 from harness.clients import Client, finish
 from harness.oracle import Oracle
 from harness.v1 import parse_event, parse_streamed
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 
 _PACKAGE = ROOT / "clients" / "typescript"
 _PLAYWRIGHT = _PACKAGE / "node_modules" / "playwright-core" / "index.js"
@@ -208,5 +208,5 @@ class Page(Client):
             assert self._process.stdin is not None
             self._process.stdin.close()  # it ends with its input, also when this process is killed
             await finish(self._reader)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10 * PATIENCE):
                 await self._process.wait()

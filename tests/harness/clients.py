@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from harness.oracle import Oracle
+from harness.waiting import PATIENCE
 
 _OPEN_SECONDS = 15.0
 _NODE_SCRIPT = Path(__file__).with_name("ws_client.mjs")
@@ -222,7 +223,7 @@ class NodeClient(Client):
             assert self._process.stdin is not None
             self._process.stdin.close()  # it ends with its input, also when this process is killed
             await finish(self._reader)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(5 * PATIENCE):
                 await self._process.wait()
 
 

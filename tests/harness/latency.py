@@ -86,7 +86,6 @@ async def p99_ms(stage: Stage, gateway: Process, feed: Callable[[], Feed], distu
         async with feed() as feeding:
             await afterwards.enter_async_context(disturbance())
         await stage.everything_arrived()
-        await asyncio.sleep(1.0)  # for the watchers, too: what they got is told at their end
         received = await watchers.stop()
     assert received.messages == WATCHERS * feeding.published, f"{received} of {feeding.published} each"
     assert received.p99_ms is not None

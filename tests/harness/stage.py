@@ -263,7 +263,7 @@ class Stage:
         assert await asyncio.to_thread(producer.flush, 10) == 0
         consumer.close()
 
-    async def start(self, *services: Process, seconds: float = 30.0) -> None:
+    async def start(self, *services: Process, seconds: float = 90.0) -> None:
         """Start services together and wait until all are ready."""
         for service in services:
             service.start()

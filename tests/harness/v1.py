@@ -392,6 +392,8 @@ class EventStreamParser:
         self.last_event_id = ""
         self.retry_ms: int | None = None
         self.comments: list[bytes] = []
+        self.ids = 0
+        """How many were told; one comes with the beginning."""
         self._rest = b""
         self._is_first = True
         self._id = ""
@@ -425,6 +427,7 @@ class EventStreamParser:
             self._data.append(value)
         elif name == b"id" and b"\0" not in value:
             self._id = value.decode()
+            self.ids += 1
         elif name == b"retry" and value.isdigit():
             self.retry_ms = int(value)
 
@@ -455,7 +458,7 @@ class EventSourceClient(Client):
         self.status = 0
 
     async def open(self) -> None:
-        """Connect; returns when the answer has begun, or was a refusal."""
+        """Connect; returns when it was let in, or refused: then it is not connected."""
         await self.close()
         self.close_code = None
         last_id, self.stream = self.stream.last_event_id, EventStreamParser()
@@ -473,6 +476,7 @@ class EventSourceClient(Client):
         if self.status != HTTPStatus.OK:
             self._ended(1006, f"refused with {self.status}")
         self._reader = asyncio.create_task(self._read())
+        await eventually(lambda: self.stream.ids > 0 or not self.is_connected, f"an answer to {self}", seconds=20)
 
     async def resume(self, port: int, replica: str) -> None:
         """Go on where it is, on a replica."""

@@ -116,7 +116,9 @@ async def test_an_ack_without_a_device_is_an_error(stage: Stage) -> None:
 async def test_one_device_too_many_takes_the_place_of_the_oldest(stage: Stage) -> None:
     replicas = await started(stage)
     ann = stage.users[0]
+    witness = await stage.connect_v1(ann, replicas[0])
     await stage.producer.publish_mixed([ann], 8)
+    await stage.everything_arrived([witness])
     for number in range(DEVICES + 1):
         client = await stage.connect_v1(ann, replicas[number % 2], device=f"device-{number:02}")
         await acknowledged(stage, client, client.knowledge.cursor_text)
@@ -134,7 +136,8 @@ async def test_acks_are_written_at_most_once_a_second(stage: Stage) -> None:
     began = loop.time()
     async with stage.load([ann]) as load:
         said = 0
-        while len(written) < 3:
+        # A machine that is busy may do so few rounds a second that there is nothing to be held back.
+        while len(written) < 3 or (said <= 2 * len(written) and loop.time() - began < 60):
             await load.more(20)
             await phone.say({"control": "ack", "cursor": phone.knowledge.cursor_text})
             said += 1

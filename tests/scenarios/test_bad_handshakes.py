@@ -15,7 +15,7 @@ Frame = tuple[int, bytes, dict[str, Any]]
 
 @pytest.fixture
 async def gateway(stage: Stage) -> Process:
-    gateway = stage.add_gateway(env={"HEAD_SECONDS": "1", "CLIENT_FRAMES_PER_SECOND": "1000"})
+    gateway = stage.add_gateway(env={"CLIENT_FRAMES_PER_SECOND": "1000"})
     await stage.start(gateway)
     return gateway
 
@@ -85,7 +85,9 @@ async def test_what_is_not_http_is_refused(stage: Stage, gateway: Process) -> No
     await still_serves(stage, gateway)
 
 
-async def test_a_head_that_does_not_come_in_time_is_closed(stage: Stage, gateway: Process) -> None:
+async def test_a_head_that_does_not_come_in_time_is_closed(stage: Stage) -> None:
+    gateway = stage.add_gateway(env={"HEAD_SECONDS": "1"})
+    await stage.start(gateway)
     silent, slow = await RawSocket.connect(gateway.port), await RawSocket.connect(gateway.port)
     try:
         slow.writer.write(b"GET /ws?user_id=ann HTTP/1.1\r\nHost: 127.0.0.1\r\n")
@@ -123,7 +125,7 @@ WRONG_FRAMES: dict[str, tuple[set[int], list[Frame]]] = {
     ),
     "endless empty fragments": (
         {1009},
-        [(TEXT, b"", {"fin": False}), *[(CONTINUATION, b"", {"fin": False})] * 20_000],
+        [(TEXT, b"", {"fin": False}), *[(CONTINUATION, b"", {"fin": False})] * 1_000],
     ),
 }
 
@@ -153,7 +155,9 @@ async def test_chatter_of_a_plain_client_is_ignored_and_pings_are_answered(stage
         socket.send_frame(TEXT, b"\xf0\x9f", fin=False)
         socket.send_frame(PING, b"in between")
         socket.send_frame(CONTINUATION, b"\x98\x80")
-        assert await socket.read_frame() == (PONG, b"in between")
+        while (answer := await socket.read_frame())[0] == PING:
+            pass  # its own, when it is time
+        assert answer == (PONG, b"in between")
         socket.send_frame(CLOSE, b"\x03\xe8bye")
         assert await socket.close_code() == 1000
         assert await socket.until_closed() == b""

@@ -198,7 +198,7 @@ async def _one_of_two_is_taken(demo: Demo, path: str, body: Mapping[str, Any]) -
 
 
 async def test_an_operators_acts_do_not_end_it() -> None:
-    async with running_demo(60) as demo:
+    async with running_demo(150) as demo:
         user = (await demo.state())["users"][0]
         await demo.until("users to be known as connected")
         assert "for good" in await demo.act("disconnect", {"user_id": user, "retry": False})

@@ -10,7 +10,7 @@ from harness.dead_letters import DeadLetters
 from harness.documents import Block, all_blocks, blocks_of
 from harness.producer import Record
 from harness.stage import Stage
-from harness.waiting import eventually
+from harness.waiting import PATIENCE, eventually
 
 from demo.ports import free_port
 from demo.process import ROOT, Process
@@ -175,7 +175,7 @@ async def test_what_operators_do_from_a_shell(stage: Stage) -> None:
     gateway.expected_to_run = False
     env["ADMIN_PORT"] = str(gateway.ports["admin"])
     shell = add_shell(stage, the("python -m gateway admin"), {}, env, {}).start()
-    assert await shell.wait(60) == 0, shell.log()
+    assert await shell.wait(60 * PATIENCE) == 0, shell.log()
     await eventually(lambda: client.close_code == 1012, lambda: f"the client to be closed: {shell.log()}")
     assert await gateway.wait(60) == 0, "drained"
 

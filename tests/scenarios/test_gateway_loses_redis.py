@@ -13,7 +13,7 @@ async def cut(stage: Stage, proxy: Proxy, load: Load) -> None:
 
 
 async def killed(stage: Stage, proxy: Proxy, load: Load) -> None:
-    assert stage.redis_control.kill_clients() > 0
+    await eventually(lambda: stage.redis_control.kill_clients() > 0, "links to be killed")
 
 
 async def refused_for_a_while(stage: Stage, proxy: Proxy, load: Load) -> None:

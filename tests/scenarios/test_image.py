@@ -193,8 +193,12 @@ async def test_its_services_run_from_it_and_write_nothing(image: Image, stage: S
     assert "--interval" in options
     for path in ("/livez", "/readyz"):
         command = ["/bin/sh", "-c", 'cd "$0" && exec "$@"', str(image.app), *json.loads(given)[:-1], path]
-        check = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env})
-        assert await asyncio.wait_for(check.wait(), 60) == 0
+
+        async def is_healthy(command: list[str] = command) -> bool:
+            check = await asyncio.create_subprocess_exec(*command, env={**os.environ, **env})
+            return await asyncio.wait_for(check.wait(), 60) == 0
+
+        await eventually(is_healthy, f"{path} to be asked for")
     for service in (gateway, relay):
         service.expected_to_run = False
         assert await service.terminate(60) == 0, service.log()

@@ -32,6 +32,8 @@ from demo.process import Process, Processes  # noqa: E402
 from demo.proxy import Proxy  # noqa: E402
 
 CHECK_SECONDS = 60.0
+READY_SECONDS = 180.0
+"""For all services, once nothing is broken any more."""
 SETTLE_SECONDS = 120.0
 WANDERERS = 6
 
@@ -131,8 +133,11 @@ class Soak:
         for proxy in (*self.links, self.relay_redis, self.relay_kafka):
             proxy.heal()
         await self._supervise()
-        for service in (*self.relays, *self.replicas):
-            await service.wait_until_ready(90)
+        async with asyncio.timeout(READY_SECONDS):
+            for service in (*self.relays, *self.replicas):
+                while not await service.is_ready():
+                    await self._supervise()  # one may end by itself meanwhile, too
+                    await asyncio.sleep(0.1)
 
     # What may happen
 

@@ -39,6 +39,7 @@ class Feed:
     ) -> None:
         self.published = 0
         self._user = user
+        self._stage = stage
         self._producer = stage.producer
         self._message_bytes = message_bytes
         self._batch = max(1, per_second // 50)
@@ -57,13 +58,23 @@ class Feed:
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         while not self._stop.is_set():
-            topic = "alert-events" if self._user is None else "risk-events"
-            batch: list[Publication] = [(topic, self._event(), self._user, -1) for _ in range(self._batch)]
-            await self._producer.publish_all(batch)
-            self.published += len(batch)
+            await self._publish_some(self._batch)
             next_at = max(next_at + self._every_seconds, loop.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), max(0.0, next_at - loop.time()))
+
+    async def _publish_some(self, count: int) -> None:
+        topic = "alert-events" if self._user is None else "risk-events"
+        batch: list[Publication] = [(topic, self._event(), self._user, -1) for _ in range(count)]
+        await self._producer.publish_all(batch)
+        self.published += count
+
+    async def in_steps(self, count: int) -> None:
+        """Publish so many, fifty at a time and each fifty once all clients have the last: however slow the machine
+        is, there is never more under way."""
+        for _ in range(count // 50):
+            await self._publish_some(50)
+            await self._stage.everything_arrived()
 
     def _event(self) -> bytes:
         user = b"" if self._user is None else b'"user_id":"%s",' % self._user.encode()

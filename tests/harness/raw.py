@@ -7,7 +7,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Self
 
-_WAIT_SECONDS = 20.0
+from harness.waiting import PATIENCE
+
+_WAIT_SECONDS = 20.0 * PATIENCE
 
 UPGRADE = {
     "Host": "127.0.0.1",

@@ -3,12 +3,13 @@
 Both have what a stage needs to know: `url` and `env` for the services, `logs` for the oracle.
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from demo.ports import free_port
 from demo.process import Process, Processes
@@ -17,6 +18,8 @@ from harness.servers import Kind, binary_of, logs_on, presence_on
 from harness.waiting import eventually
 from shared.keys import Keys
 from shared.topology import SLOTS, slot_of
+
+log = logging.getLogger(__name__)
 
 _CALL_SECONDS = 10.0
 _FAIL_OVER_SECONDS = 6.0
@@ -63,7 +66,7 @@ class RedisCluster:
     @classmethod
     async def start(cls, processes: Processes, kind: Kind) -> "RedisCluster":
         options = [
-            *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--repl-diskless-sync-delay", "0"),
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--repl-diskless-sync-delay", "0"),
             *("--cluster-config-file", "nodes.conf"),
         ]
         bus, nodes = [], []
@@ -228,7 +231,7 @@ class WatchedRedis:
         (processes.folder / "sentinel.conf").write_text(
             f"port {port}\nbind 127.0.0.1\ndir {processes.folder}\n"
             f"sentinel monitor scenario 127.0.0.1 {first.port} 1\n"
-            "sentinel down-after-milliseconds scenario 1000\nsentinel failover-timeout scenario 5000\n"
+            "sentinel down-after-milliseconds scenario 5000\nsentinel failover-timeout scenario 5000\n"
         )
         await sentinel.start().wait_until_ready()
         self = cls([first, second], sentinel)
@@ -263,7 +266,16 @@ class WatchedRedis:
         """The replica takes the primary's place; the primary follows it."""
         before = self.primary
         await self.knows_replicas()
-        ask(self.sentinel, "SENTINEL", "FAILOVER", "scenario")
+
+        def is_begun() -> bool:
+            try:
+                ask(self.sentinel, "SENTINEL", "FAILOVER", "scenario")
+            except ResponseError as error:  # another is under way, or the replica did not answer lately
+                log.info("not yet: %s", error)
+                return False
+            return True
+
+        await eventually(is_begun, "the Sentinel to begin", poll_seconds=0.5)
         await self.is_replaced(before)
         await eventually(lambda: is_synced(before), "the former primary to follow", seconds=60)
 

@@ -447,6 +447,8 @@ class EventSourceClient(Client):
         self.query = query
         self.stream = EventStreamParser()
         self.controls: list[Control] = []
+        """What it was told once it was let in."""
+        self.refusals: list[Control] = []
         self.events: list[StreamedEvent] = []
         """Those it did not know already, snapshots among them."""
         self.known = 0
@@ -499,6 +501,9 @@ class EventSourceClient(Client):
 
     def _take(self, type_: str, data: bytes) -> None:
         if type_ == "control":
+            if not self.stream.ids:
+                self.refusals.append(json.loads(data))
+                return
             self.controls.append(json.loads(data))
             if self.controls[-1]["control"] == "resync":
                 self._resynced.add(self.controls[-1]["stream"])

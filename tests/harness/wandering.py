@@ -10,11 +10,12 @@ from websockets.exceptions import InvalidMessage
 
 from demo.process import Process
 from harness.v1 import EventSourceClient, V1Client
+from harness.waiting import PATIENCE
 
 COME_AGAIN = {1006, 1012, 4003, 4004, 4005}
 """Ends after which a client connects again. 1006: the process died, or is not there."""
 
-LET_IN_SECONDS = 60.0
+LET_IN_SECONDS = 60.0 * PATIENCE
 """For a client that goes from replica to replica."""
 
 

@@ -211,7 +211,7 @@ async def test_a_client_that_resumes_in_a_loop_is_held_up_and_nobody_else(stage:
         async with asyncio.timeout(60):
             while await is_let_in(browser := events(stage, gateway, ann, cursor="0.0.0.0")):
                 await resumes_until_refused()
-        assert (browser.status, [one["code"] for one in browser.controls]) == (200, ["too_many_replays"])
+        assert (browser.status, [one["code"] for one in browser.refusals]) == (200, ["too_many_replays"])
         assert (browser.stream.retry_ms or 0) > 0
         # Without a cursor there is nothing to replay; and others have an allowance of their own.
         assert (await status_of(gateway, f"/ws?user_id={ann}"))[0] == 101

@@ -91,6 +91,7 @@ async def test_a_slot_moves_to_another_node(stage: Stage) -> None:
             other = users[1 - number]
             key = life_of(users[number])
             await load.more(200)
+            await eventually(lambda: _let_in(stage), "the replicas to be subscribed")
             before = cluster.primary_of(key)
             await cluster.migrate(key, then=half_way)
             await eventually(lambda key=key, before=before: cluster.primary_of(key) is not before, "the slot to move")
@@ -194,13 +195,18 @@ def _subscriptions(replicas: list[Process]) -> list[int]:
     return [replica.log().count("] subscribed") for replica in replicas]
 
 
+async def _let_in(stage: Stage) -> bool:
+    """Whether each replica lets somebody in."""
+    statuses = [await stage.status_of_a_handshake(gateway, "nobody") for gateway in stage.gateways]
+    return statuses == [101] * len(stage.gateways)
+
+
 async def _subscribe_again(stage: Stage, before: list[int]) -> None:
     """They have noticed that something moved: until then a client may be let in, and the next one not."""
 
     async def have() -> bool:
         if any(now == then for now, then in zip(_subscriptions(stage.gateways), before, strict=True)):
             return False
-        statuses = [await stage.status_of_a_handshake(gateway, "nobody") for gateway in stage.gateways]
-        return statuses == [101] * len(stage.gateways)
+        return await _let_in(stage)
 
     await eventually(have, "the replicas to be subscribed again", seconds=60)

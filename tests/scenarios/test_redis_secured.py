@@ -86,7 +86,8 @@ async def _is_seen(stage: Stage, gateway: Process, user: str) -> bool:
 async def revokes(stage: Stage) -> None:
     """A replica that takes tokens, and learns that one is revoked."""
     env = {"AUTH_MODE": "jwt", "JWT_SECRET": "s" * 40}
-    gateway = stage.add_gateway("gateway-3", env=env)
+    patient = {"PING_INTERVAL_SECONDS": "60", "PING_TIMEOUT_SECONDS": "60"}  # nobody here answers pings
+    gateway = stage.add_gateway("gateway-3", env=env | patient)
     await stage.start(gateway)
     sent = token("s" * 40, claims(stage.users[1], iss=None, aud=None))
     handshake = UPGRADE | {"Authorization": f"Bearer {sent}"}

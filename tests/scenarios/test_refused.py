@@ -272,7 +272,9 @@ async def replicas(stage: Stage, provider: Provider) -> dict[str, Process]:
     }
     gateways = {name: stage.add_gateway(name, env=env) for name, env in made.items()}
     await stage.start(*gateways.values())
+    # They have their keys. Later they would ask again for a key that they do not know, and know that it is none.
     await two.stop()
+    await provider.stop()
     return gateways
 
 

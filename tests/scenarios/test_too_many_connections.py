@@ -28,7 +28,7 @@ class Guests:
 
     async def come(self, replica: Process, kind: type[Client] | None = None) -> Client:
         client = (kind or _KINDS[len(self.came) % len(_KINDS)])(replica.port, self.user, replica.name)
-        await client.open()
+        await self.stage.let_in(client)
         self.came.append(client)
         self.stage.clients.append(client)
         return client

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from harness.stage import Stage
+from harness.waiting import PATIENCE
 from redis import Redis
 
 from demo.process import Processes
@@ -36,7 +37,7 @@ async def test_a_wrong_setting_is_named_in_one_line() -> None:
             processes.add_module(module, name=f"{module}-{variable}-{number}", env={variable: value}).start()
             for number, (module, variable, value) in enumerate(WRONG)
         ]
-        codes = await asyncio.gather(*(service.wait(60) for service in services))
+        codes = await asyncio.gather(*(service.wait(60 * PATIENCE) for service in services))
         for service, code, (_, variable, _) in zip(services, codes, WRONG, strict=True):
             assert code == 2, f"{service.name} ended with {code}"
             lines = service.log().strip().splitlines()

@@ -123,11 +123,14 @@ def test_any_bytes_are_a_request_or_malformed(data: bytes) -> None:
 def test_no_head_takes_long_to_read(filler: bytes) -> None:
     """A head of the largest size is refused or read in a moment: while it is, the loop stands still."""
     filling = (filler * 16_384)[:16_300]
-    started = time.process_time()
-    for bad in (b"GET / HTTP/1.1\r\nA:" + filling + b"\x00", b"GET / HTTP/1.1\r\n" + filling, b"GET /" + filling):
-        with contextlib.suppress(MalformedHead):
-            parse_head(bad)
-    assert time.process_time() - started < 0.25  # milliseconds; a second when it is quadratic
+    took = []
+    for _ in range(3):  # a processor that others use counts for more than it does
+        started = time.process_time()
+        for bad in (b"GET / HTTP/1.1\r\nA:" + filling + b"\x00", b"GET / HTTP/1.1\r\n" + filling, b"GET /" + filling):
+            with contextlib.suppress(MalformedHead):
+                parse_head(bad)
+        took.append(time.process_time() - started)
+    assert min(took) < 0.25  # milliseconds; a second when it is quadratic
 
 
 def test_a_head_handed_on_is_the_last_on_its_socket_and_never_an_upgrade() -> None:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from harness.latency import needs_cc
+from harness.waiting import eventually
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
@@ -68,16 +69,21 @@ def test_what_is_to_have_all_cores_does_not_inherit_one() -> None:
 
 @needs_cc
 async def test_the_load_client_counts_messages_also_where_a_frame_has_several() -> None:
+    are_all_there, sent = asyncio.Event(), []
+
     async def serve(socket: ServerConnection) -> None:
-        await asyncio.sleep(0.5)  # all that is sent before the last client is there is not counted
+        await are_all_there.wait()  # all that is sent before the last client is there is not counted
         await socket.send('{"n":1}\n{"n":2}\n{"n":3}')
         await socket.send('{"n":4}')
+        sent.append(socket)
         await socket.wait_closed()
 
     async with serve_websockets(serve, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with LoadClient(port, "/", 3, 2.0) as clients:
-            assert (await clients.result()).messages == 12
+        async with LoadClient(port, "/", 3, 3_600) as clients:
+            are_all_there.set()
+            await eventually(lambda: len(sent) == 3, "all to be sent")
+            assert (await clients.stop()).messages == 12
 
 
 # Goals

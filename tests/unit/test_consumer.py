@@ -128,10 +128,9 @@ async def test_a_failure_is_over_after_a_while_of_good_reads(monkeypatch: pytest
     kafka = Kafka(KafkaError("now and then"), every=4)
     reader = consumer_of(kafka)
     deadline = asyncio.get_running_loop().time() + 3 * consumer.GIVE_UP_SECONDS
-    while asyncio.get_running_loop().time() < deadline:
+    while asyncio.get_running_loop().time() < deadline or kafka.calls <= 4 * 4:
         await reader.read()
         reader.seek({GOOD: 0, BAD: 40})
-    assert kafka.calls > 4 * 4
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ async def test_giving_up_takes_time_and_several_attempts(
     with pytest.raises(RelayStopped):
         await dead_letters.write([letter()])
     assert asyncio.get_running_loop().time() - began >= 1.5
-    assert producer.attempts > 3
+    assert producer.attempts > 1
 
 
 async def test_what_is_too_large_the_broker_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,7 @@ class House:
         )
         self.config = Config(SimpleNamespace(), http="httptools", ws="none", lifespan="off", log_config=None)
         self.state = ServerState()
+        self.is_slow_over = asyncio.Event()
 
     def subscribe(self) -> None:
         for audience in self.hub.take_wanted(100):
@@ -447,12 +448,13 @@ async def server() -> AsyncIterator[tuple[HttpServer, House]]:
 
     @app.get("/slow")
     async def slow() -> None:
-        await asyncio.sleep(0.5)
+        await house.is_slow_over.wait()
 
     house = House()
     served = http_server(app, "127.0.0.1", 0, protocol=house.keeper.door)
     task = await served.start()
     yield served, house
+    house.is_slow_over.set()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -575,6 +577,7 @@ async def test_sockets_served_by_uvicorn_count(server: tuple[HttpServer, House])
     await eventually(lambda: len(served.server_state.connections) == 1, "uvicorn to have the socket")
     assert (await exchange(served, b"")).startswith(b"HTTP/1.1 503 ")
     writer.write(b"12345")
+    house.is_slow_over.set()
     await eventually(lambda: not served.server_state.connections, "the socket to be forgotten")
     writer.close()
     assert (await exchange(served, b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n")).startswith(b"HTTP/1.1 200 ")

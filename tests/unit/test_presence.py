@@ -52,6 +52,9 @@ class House:
         self.hub = SeatingHub(KEYS)
         self.links = links or Links(settings, "unit")
         self.presence = Presence(settings, self.hub, self.links, process_name(), cap)
+        self._telling = 0
+        self._tell_changed = self.presence._tell_changed
+        self.presence._tell_changed = self._counted  # type: ignore[method-assign]
         self.tasks = [asyncio.create_task(self.presence.run())]
         self._ear: Link | None = None
 
@@ -80,15 +83,22 @@ class House:
         return () if audience is None else tuple(one.opened_us for one in audience.present())
 
     async def is_told(self) -> None:
-        """Wait until nothing is left to be told."""
+        """Wait until nothing is left to be told, or on its way."""
         buckets = self.presence._buckets
 
         def is_quiet() -> bool:
-            return all(not bucket.changed and not bucket.wake.is_set() for bucket in buckets.values())
+            # While changes are gathered, the bucket is awake; then they are taken out of it and told.
+            is_idle = all(not bucket.changed and not bucket.wake.is_set() for bucket in buckets.values())
+            return is_idle and not self._telling
 
         await eventually(is_quiet, "all to be told")
-        await asyncio.sleep(0.03)  # a gathering, and a call that is under way
-        await eventually(is_quiet, "all to be told")
+
+    async def _counted(self, bucket: Any) -> None:
+        self._telling += 1
+        try:
+            await self._tell_changed(bucket)
+        finally:
+            self._telling -= 1
 
     async def kill(self) -> None:
         """It does nothing any more."""

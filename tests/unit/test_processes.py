@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness.waiting import PATIENCE
 
 from demo.ports import free_port
 from demo.process import ROOT, NotReady, ProcessDied, Processes
@@ -34,7 +35,7 @@ def runs(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not become so in time"
         await asyncio.sleep(0.01)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from harness.waiting import PATIENCE
 
 from demo.process import Process, Processes
 from demo.valkey import add_valkey, redis_url
@@ -89,7 +90,7 @@ async def publisher(server: Server) -> AsyncIterator[Publisher]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE * 10
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
         await asyncio.sleep(0.01)
@@ -365,8 +366,10 @@ async def test_while_one_server_is_away_a_batch_waits_and_is_published_once(two:
 
 async def test_a_promotion_there_and_back_begins_an_epoch_though_no_relay_called_in_between() -> None:
     async with Processes() as processes:
+        at_once = ("--repl-diskless-sync-delay", "0")  # a primary waits 5 s for more replicas
         first, second = [
-            Server(await add_valkey(processes, name=f"valkey-{number}").start().wait_until_ready()) for number in (0, 1)
+            Server(await add_valkey(processes, name=f"valkey-{number}", options=at_once).start().wait_until_ready())
+            for number in (0, 1)
         ]
 
         async def follow(server: Server, primary: Server) -> None:

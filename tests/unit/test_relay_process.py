@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
+from harness.waiting import PATIENCE
 
 from demo.broker import add_broker, bootstrap
 from demo.process import Process, Processes
@@ -83,7 +84,7 @@ async def system() -> AsyncIterator[System]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
         await asyncio.sleep(0.02)
@@ -258,6 +259,7 @@ async def test_without_a_broker_it_waits_and_ends_when_told_to(system: System) -
         relay = system.relay(REDPANDA_BROKERS=f"127.0.0.1:{unused.getsockname()[1]}").start()
         await until(lambda: "redpanda_not_usable" in relay.log())
         assert get(relay, "/readyz")[0] == 503
+        await until(lambda: system.redis.hget(KEYS.life("g"), "beat"))
         beat = int(system.redis.hget(KEYS.life("g"), "beat"))
         await until(lambda: int(system.redis.hget(KEYS.life("g"), "beat")) > beat)
         assert await relay.terminate() == 0

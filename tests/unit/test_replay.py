@@ -391,17 +391,28 @@ def ann(office: Office) -> Audience:
     return next(audience for audience in office.hub.audiences if audience.name == ANN)
 
 
-async def test_a_replica_that_comes_there_in_time_is_not_suspected(quick: None) -> None:
+async def test_a_replica_that_comes_there_in_time_is_not_suspected(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log would be read, and everyone's live messages held meanwhile, though nothing is missing."""
     office = await with_log(1, None)
     fetched: list[Audience] = []
     office.hub.on_fetch = fetched.append
     office.publish(arrives=False)
+    sleep, joining = asyncio.sleep, []
+
+    async def arrives_meanwhile(seconds: float) -> None:
+        """The last wait before the suspicion: no clock says what comes first."""
+        if seconds and not joining:
+            joining.append(office.connections.joining)
+            arrive(office, GLOBAL)
+        await sleep(0)
+
+    monkeypatch.setattr("gateway.replay.asyncio.sleep", arrives_meanwhile)
     transport = office.connect(Asked("ann", resume=Resume(snapshot=True)))
-    await turns()
-    assert office.connections.joining == 1
-    arrive(office, GLOBAL)
+    await until(lambda: joining)
     await replayed(office)
+    assert joining == [1]
     assert controls(controls_and_events(frames(transport))) == ["welcome", "heartbeat"]
     assert not fetched
 

@@ -371,13 +371,17 @@ async def test_everybody_is_disconnected_on_all_replicas(two: Fleet) -> None:
 async def test_another_replica_is_drained(two: Fleet) -> None:
     reader, _ = await two.second.connect()
 
-    async def both() -> bool:
-        return len(await two.replicas()) == 2
+    seen: dict[str, Any] = {}
 
-    await eventually(both, "both in the feed", seconds=20)
-    seen = await two.replicas()
+    async def both() -> bool:
+        told = await two.replicas()  # what they said last: they do each second
+        seen.clear()
+        seen.update(told)
+        second = seen.get(str(two.second.port), {"state": None})
+        return second["state"] == "ready" and (second["connections"], second["reason"]) == (1, None) and len(seen) == 2
+
+    await eventually(both, lambda: f"both in the feed, the second with its client: {seen}", seconds=20)
     second = seen[str(two.second.port)]
-    assert (second["state"], second["connections"], second["reason"]) == ("ready", 1, None)
     status, _ = await two.act("drain", {"replica": second["name"]})
     assert status == 200
     assert await close_code_of(reader) == 1012

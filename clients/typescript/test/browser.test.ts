@@ -238,7 +238,7 @@ describe.skipIf(!executablePath && !process.env.CI)("in a browser", () => {
       tell(++top);
       await Promise.all([hears(hangs, [1]), hears(seen, [1])]);
       await hangs.evaluate(() => setTimeout(() => {
-        for (const began = Date.now(); Date.now() - began < 14_000; );
+        for (const began = Date.now(); Date.now() - began < 24_000; );
       }));
       await seen.bringToFront();
       await seen.evaluate(() => dispatchEvent(new Event("visibilitychange")));

@@ -135,8 +135,7 @@ class System:
             took = ended - started
             cores = {name: (_cpu(several) - used[name]) / took for name, several in self.measured.items()}
             cores["clients"] = (sum(client.cpu_seconds for client in clients) - clients_used) / took
-            await asyncio.sleep(0.5)  # for what is on its way from sockets to clients
-            received = [await client.stop() for client in clients]
+            received = await asyncio.gather(*(client.stop() for client in clients))
         return Arrived(load, took, produced, produced_seconds, expected, received, cores)
 
     async def _until_delivered(self, wanted: int) -> float:

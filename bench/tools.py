@@ -141,7 +141,7 @@ class LoadClient:
         return cpu_seconds(self._process.pid)
 
     async def stop(self) -> Received:
-        """Have it end now."""
+        """Have it end, once nothing has come to its sockets for a second, or after five."""
         self._process.terminate()
         return await self.result()
 

@@ -140,7 +140,7 @@ class Supervisor:
             await asyncio.sleep(RESTART_SECONDS)
         finally:
             del self._starts_at[process.name]
-        await process.start().wait_until_ready(60.0)
+        await process.start().wait_until_ready()
 
     async def _redis_cut(self, seconds: float) -> None:
         self._heals_at = time.monotonic() + seconds

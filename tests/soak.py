@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,14 +27,13 @@ from harness.clients import AiohttpClient, ThreadClient, WebsocketsClient  # noq
 from harness.servers import chosen_kind, start_apache_kafka  # noqa: E402
 from harness.stage import Load, Stage  # noqa: E402
 from harness.v1 import AiohttpV1, EventSourceClient, V1Client, WebsocketsV1  # noqa: E402
+from harness.waiting import eventually  # noqa: E402
 from harness.wandering import wandering  # noqa: E402
 
 from demo.process import Process, Processes  # noqa: E402
 from demo.proxy import Proxy  # noqa: E402
 
 CHECK_SECONDS = 60.0
-READY_SECONDS = 180.0
-"""For all services, once nothing is broken any more."""
 SETTLE_SECONDS = 120.0
 WANDERERS = 6
 
@@ -77,8 +77,8 @@ class Soak:
         self.replicas = [
             stage.add_gateway(f"gateway-{number + 1}", redis=link, env=drain) for number, link in enumerate(self.links)
         ]
-        await stage.start(*self.replicas, self.relays[0], seconds=90)
-        await stage.start(*self.relays[1:], seconds=90)
+        await stage.start(*self.replicas, self.relays[0])
+        await stage.start(*self.relays[1:])
         await stage.starts_are_committed()
         first = self.replicas[0]
         for kind in (WebsocketsClient, AiohttpClient, ThreadClient, WebsocketsV1, EventSourceClient):
@@ -133,11 +133,12 @@ class Soak:
         for proxy in (*self.links, self.relay_redis, self.relay_kafka):
             proxy.heal()
         await self._supervise()
-        async with asyncio.timeout(READY_SECONDS):
-            for service in (*self.relays, *self.replicas):
-                while not await service.is_ready():
-                    await self._supervise()  # one may end by itself meanwhile, too
-                    await asyncio.sleep(0.1)
+        for service in (*self.relays, *self.replicas):
+            await eventually(partial(self._is_ready, service), f"{service.name} to be ready", seconds=60)
+
+    async def _is_ready(self, service: Process) -> bool:
+        await self._supervise()  # one may end by itself meanwhile, too
+        return await service.is_ready()
 
     # What may happen
 

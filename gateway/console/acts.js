@@ -23,7 +23,7 @@ async function post(path, body) {
   const headers = { "Content-Type": "application/json", "X-Notify-Admin": "1" };
   if (token) headers.Authorization = `Bearer ${token}`;
   const response = await fetch(`/admin/${path}`, {
-    method: "POST", headers, body: JSON.stringify(body), credentials: "omit", signal: AbortSignal.timeout(15_000),
+    method: "POST", headers, body: JSON.stringify(body), credentials: "omit", signal: AbortSignal.timeout(35_000),
   });
   const answer = await response.json().catch(() => ({ message: `The replica answered ${response.status}.` }));
   if (!response.ok) {

@@ -350,19 +350,17 @@ class Stage:
     # clients
 
     async def let_in(self, client: Client) -> None:
-        """Open it; again, as clients do, where a replica cannot ask Redis just then: a busy machine is enough for
-        that. Other refusals are as `open` has them."""
+        """Open it; again, as clients do, where a replica is unavailable: a machine so busy that Redis does not answer
+        is enough for that. Other refusals are as `open` has them."""
         deadline = asyncio.get_running_loop().time() + _LET_IN_SECONDS
         while True:
             try:
                 await client.open()
             except (InvalidStatus, aiohttp.WSServerHandshakeError, WebSocketBadStatusException) as refused:
-                if "503" not in str(refused) or asyncio.get_running_loop().time() > deadline:
+                if _status_of(refused) != 503 or asyncio.get_running_loop().time() > deadline:
                     raise
             else:
-                is_v1_away = isinstance(client, V1Client) and client.close_reason.startswith("unavailable")
-                is_stream_away = isinstance(client, EventSourceClient) and not client.is_connected
-                if not (is_v1_away or is_stream_away) or asyncio.get_running_loop().time() > deadline:
+                if not _is_put_off(client) or asyncio.get_running_loop().time() > deadline:
                     return
             await client.close()
             await asyncio.sleep(0.3)
@@ -474,6 +472,19 @@ class Stage:
         bad = {name: code for name, code in codes.items() if name in services and code != 0}
         assert not bad, f"SIGTERM should end a service with exit code 0, got {bad}"
         return logs
+
+
+def _status_of(refused: InvalidStatus | aiohttp.WSServerHandshakeError | WebSocketBadStatusException) -> int:
+    if isinstance(refused, InvalidStatus):
+        return refused.response.status_code
+    return int(refused.status if isinstance(refused, aiohttp.WSServerHandshakeError) else refused.status_code)
+
+
+def _is_put_off(client: Client) -> bool:
+    """Whether it was told to come again, since the replica is unavailable."""
+    if isinstance(client, EventSourceClient):
+        return not client.stream.ids and any(one.get("code") == "unavailable" for one in client.refusals[-1:])
+    return isinstance(client, V1Client) and client.close_reason.startswith("unavailable")
 
 
 def _redis_url(proxy: Proxy) -> str:

@@ -268,9 +268,11 @@ class WatchedRedis:
         await self.knows_replicas()
 
         def is_begun() -> bool:
+            if self.primary is not before:  # it had begun by itself
+                return True
             try:
                 ask(self.sentinel, "SENTINEL", "FAILOVER", "scenario")
-            except ResponseError as error:  # another is under way, or the replica did not answer lately
+            except ResponseError as error:  # one is under way, or the replica did not answer lately
                 log.info("not yet: %s", error)
                 return False
             return True

@@ -449,6 +449,7 @@ class EventSourceClient(Client):
         self.controls: list[Control] = []
         """What it was told once it was let in."""
         self.refusals: list[Control] = []
+        """What it was told instead, the last time."""
         self.events: list[StreamedEvent] = []
         """Those it did not know already, snapshots among them."""
         self.known = 0
@@ -462,7 +463,7 @@ class EventSourceClient(Client):
     async def open(self) -> None:
         """Connect; returns when it was let in, or refused: then it is not connected."""
         await self.close()
-        self.close_code = None
+        self.close_code, self.refusals = None, []
         last_id, self.stream = self.stream.last_event_id, EventStreamParser()
         self.stream.last_event_id = self.stream._id = last_id
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=_OPEN_SECONDS))

@@ -19,6 +19,13 @@ LET_IN_SECONDS = 60.0 * PATIENCE
 """For a client that goes from replica to replica."""
 
 
+def check_end(client: V1Client | EventSourceClient) -> None:
+    """Raise AssertionError when it was ended in a way after which nobody comes again."""
+    # A stream that ends is one to come back to; with another status it did not begin.
+    is_well = client.status == 200 if isinstance(client, EventSourceClient) else client.close_code in COME_AGAIN
+    assert is_well, f"{client}: {client.close_code} {client.close_reason}"
+
+
 async def come_again(client: V1Client | EventSourceClient, replicas: Sequence[Process], chance: random.Random) -> None:
     """Resume on any of the replicas; while one cannot take it, on another."""
     loop = asyncio.get_running_loop()
@@ -29,8 +36,7 @@ async def come_again(client: V1Client | EventSourceClient, replicas: Sequence[Pr
             await client.resume(replica.port, replica.name)
             if client.is_connected:
                 return
-            is_stream = isinstance(client, EventSourceClient)  # whose refusals are streams that end
-            assert client.close_code in COME_AGAIN or is_stream, f"{client}: {client.close_code} {client.close_reason}"
+            check_end(client)
         assert loop.time() < deadline, (
             f"{client} was let in nowhere for {LET_IN_SECONDS:g} s, at last: {client.close_code} {client.close_reason}"
         )
@@ -43,6 +49,7 @@ async def stay(client: V1Client | EventSourceClient, replicas: Sequence[Process]
     deadline = loop.time() + LET_IN_SECONDS
     while not client.has_come_to_the_present:
         if not client.is_connected:
+            check_end(client)
             await come_again(client, replicas, chance)
         assert loop.time() < deadline, f"{client} was not replayed what it missed within {LET_IN_SECONDS:g} s"
         await asyncio.sleep(0.05)

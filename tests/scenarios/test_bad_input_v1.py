@@ -56,7 +56,6 @@ async def status_of(gateway: Process, target: str) -> tuple[int, Any]:
 async def is_let_in(client: V1Client | EventSourceClient) -> bool:
     """Open it, and wait for the answer. A user's allowance grows each second: who comes too late for a
     refusal is let in."""
-
     await client.open()
     return bool(client.stream.ids if isinstance(client, EventSourceClient) else client.knowledge.welcomes)
 

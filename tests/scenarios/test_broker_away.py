@@ -42,7 +42,7 @@ async def test_a_broker_that_comes_back_with_its_data_goes_on_being_read(
         await own_broker.kill()
         await eventually(lambda: is_degraded(stage, relay), "/health degraded")
         await asyncio.sleep(away_seconds)
-        await own_broker.start().wait_until_ready(60)
+        await own_broker.start().wait_until_ready()
         async with stage.load(stage.users) as load:
             await load.more(200)
         await stage.exact(seconds=120)

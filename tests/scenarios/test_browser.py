@@ -80,8 +80,8 @@ async def test_a_page_gets_each_event_once_through_kills_cuts_and_a_drain(stage:
         states, welcomes = list(page.states), len(page.told("welcome"))
         balancer.upstream_port = killed.port
         goes.expected_to_run = False
-        goes.signal(signal.SIGTERM)
         closed_after = asyncio.get_running_loop().time() + DELAY_SECONDS + GRACE_SECONDS
+        goes.signal(signal.SIGTERM)
         await eventually(lambda: len(page.told("welcome")) > welcomes, f"{page} to be elsewhere")
         # This process is its way there, and may be late.
         was_in_time = asyncio.get_running_loop().time() < closed_after

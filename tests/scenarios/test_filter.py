@@ -34,8 +34,8 @@ def answers(frames: Sequence[V1Event | Control]) -> list[list[int]]:
         if isinstance(frame, V1Event):
             continue
         if frame["control"] == "heartbeat":
-            assert {*STREAMS} <= frame.keys(), frame
-            since_pong.append(number)
+            if {*STREAMS} <= frame.keys():  # else it proves nothing
+                since_pong.append(number)
         elif frame["control"] == "pong":
             found.append(since_pong)
             since_pong = []

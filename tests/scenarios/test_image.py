@@ -201,5 +201,5 @@ async def test_its_services_run_from_it_and_write_nothing(image: Image, stage: S
         await eventually(is_healthy, f"{path} to be asked for")
     for service in (gateway, relay):
         service.expected_to_run = False
-        assert await service.terminate(60) == 0, service.log()
+        assert await service.terminate() == 0, service.log()
     assert image.files() == before

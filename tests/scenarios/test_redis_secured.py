@@ -69,7 +69,7 @@ async def test_everything_works_and_nothing_is_denied(stage: Stage) -> None:
     await stage.producer.publish_mixed(stage.users, 100)
     await redis.server.restart()
     await stage.exact(seconds=90)
-    assert await gateways[1].terminate(30) == 0
+    assert await gateways[1].terminate() == 0
     await relay.restart()
     await stage.producer.publish_mixed(stage.users, 20)
     await stage.exact([client for client in stage.clients if client.is_connected])
@@ -96,7 +96,7 @@ async def revokes(stage: Stage) -> None:
     await stage.gateway_command("revoke", stage.users[1], env=env)
     assert await socket.close_code() == 4500
     await socket.close()
-    await gateway.terminate(30)
+    await gateway.terminate()
 
 
 REFUSED_TO_ALL = [

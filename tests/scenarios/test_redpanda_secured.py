@@ -132,5 +132,5 @@ async def test_what_it_may_not_do_is_said(own_broker_stage: Stage, own_broker: P
     await eventually(lambda: "may not use REDPANDA_GROUP_ID" in relay.log(), "the group to be named", seconds=60)
     assert relay.is_running, relay.log()
     await allow_relay(stage)
-    await relay.wait_until_ready(60)
+    await relay.wait_until_ready()
     check_no_password_was_said(stage)

@@ -189,14 +189,14 @@ async def replace_relay(relay: Process) -> None:
     relay.expected_to_run = False
     relay.signal(signal.SIGTERM)
     assert await relay.wait(60) == 0
-    await relay.start().wait_until_ready(GROUP_SECONDS)
+    await relay.start().wait_until_ready()
 
 
 async def start_deployment(stage: Stage, balancer: LoadBalancer, relays: int) -> Process:
     """The services, and the load balancer before the replicas, which it gives."""
     balancer.program()
     for number in range(relays):
-        await stage.start(stage.add_relay(f"relay-{number + 1}"), seconds=GROUP_SECONDS)
+        await stage.start(stage.add_relay(f"relay-{number + 1}"))
     await stage.start(*(stage.add_gateway(f"gateway-{number + 1}", env=DRAIN) for number in range(REPLICAS)))
     return await start_load_balancer(stage.processes, balancer, [gateway.port for gateway in stage.gateways])
 
@@ -207,7 +207,7 @@ async def end(stage: Stage, visitors: Visitors, *gateways: Process) -> None:
     await stage.exact(seconds=GROUP_SECONDS)
     for client in stage.clients:
         await client.close()
-    assert not any(await asyncio.gather(*(gateway.terminate(60) for gateway in gateways)))
+    assert not any(await asyncio.gather(*(gateway.terminate() for gateway in gateways)))
 
 
 async def at_rest(stage: Stage, relays: Sequence[Process]) -> Samples:

@@ -153,7 +153,7 @@ async def test_a_replica_that_is_told_to_go_takes_its_share_with_it(stage: Stage
     await guests.is_told(2)
     names = list(guests.told())
     name = names[0] if await _is_of(guests, names[0], stays) else names[1]
-    assert await goes.terminate(30) == 0
+    assert await goes.terminate() == 0
     assert guests.told() == {name: 1}
     assert stayer.is_connected
     await guests.leave(leaver)

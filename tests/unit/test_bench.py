@@ -80,10 +80,13 @@ async def test_the_load_client_counts_messages_also_where_a_frame_has_several() 
 
     async with serve_websockets(serve, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with LoadClient(port, "/", 3, 3_600) as clients:
-            are_all_there.set()
-            await eventually(lambda: len(sent) == 3, "all to be sent")
-            assert (await clients.stop()).messages == 12
+        try:
+            async with LoadClient(port, "/", 3, 3_600) as clients:
+                are_all_there.set()
+                await eventually(lambda: len(sent) == 3, "all to be sent")
+                assert (await clients.stop()).messages == 12
+        finally:
+            are_all_there.set()  # else the server waits for those that wait
 
 
 # Goals

@@ -23,7 +23,9 @@ WATCHERS = 200
 ANY_NUMBER = {"MAX_CONNECTIONS_PER_USER": "0"}  # they are one user's
 FLOOR_MS = 20.0
 """Below it a latency is as good as none: a busy machine alone makes twice of it."""
-TRIES = 3
+TRIES = 8
+PAUSE_SECONDS = 5.0
+"""Before another try: what else a machine has to do lasts for some seconds, what we do wrong is there in all of them."""
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, for bench/c/wsload.c")
 _numbers = itertools.count(1)
@@ -125,6 +127,7 @@ async def assert_undisturbed(
         log.info("p99 %.1f ms, disturbed %.1f ms", quiet_ms, disturbed_ms)
         if disturbed_ms <= 2 * max(quiet_ms, FLOOR_MS):
             return
+        await asyncio.sleep(PAUSE_SECONDS)
     pytest.fail(f"in {TRIES} runs p99 was more than doubled, at last from {quiet_ms} to {disturbed_ms} ms")
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from harness.attacks import COMPRESSED, CROWDS, FRAMES, HEADS, Attack, Attacker
-from harness.latency import ANY_NUMBER, Feed, needs_cc, open_files, p99_ms
+from harness.latency import ANY_NUMBER, PAUSE_SECONDS, TRIES, Feed, needs_cc, open_files, p99_ms
 from harness.stage import Stage
 from harness.waiting import eventually
 
@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 SECONDS = 3.0
 FLOOR_MS = 20.0
 """More of it than twice what it is without is a disturbance; less may be the machine."""
-TRIES = 3
 MIB = 1 << 20
 MAX_CONNECTIONS = 2_000
 MEMORY_BYTES = 96 * MIB
@@ -139,6 +138,7 @@ async def test_an_attacker_is_refused_and_nobody_else_notices(
             if p99 <= 2 * quiet_ms + FLOOR_MS:
                 break
             assert left, f"{name}: in {TRIES} runs p99 was more than doubled, at last from {quiet_ms} to {p99} ms"
+            await asyncio.sleep(PAUSE_SECONDS)
             quiet_ms = await quiet(stage, gateway)
         assert peak - before < MEMORY_BYTES, f"{name}: {(peak - before) / MIB} MB"
     await stage.exact()

@@ -25,7 +25,7 @@ FLOOR_MS = 20.0
 """Below it a latency is as good as none: a busy machine alone makes twice of it."""
 TRIES = 8
 PAUSE_SECONDS = 5.0
-"""Before another try: what else a machine has to do lasts for some seconds, what we do wrong is there in all of them."""
+"""Before another try: what else a machine has to do lasts for seconds, what we do wrong is there each time."""
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler, for bench/c/wsload.c")
 _numbers = itertools.count(1)

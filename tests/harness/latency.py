@@ -42,7 +42,6 @@ class Feed:
         self.published = 0
         self._user = user
         self._stage = stage
-        self._producer = stage.producer
         self._message_bytes = message_bytes
         self._batch = max(1, per_second // 50)
         self._every_seconds = self._batch / per_second
@@ -68,7 +67,7 @@ class Feed:
     async def _publish_some(self, count: int) -> None:
         topic = "alert-events" if self._user is None else "risk-events"
         batch: list[Publication] = [(topic, self._event(), self._user, -1) for _ in range(count)]
-        await self._producer.publish_all(batch)
+        await self._stage.producer.publish_all(batch)
         self.published += count
 
     async def in_steps(self, count: int) -> None:

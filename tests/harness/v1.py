@@ -133,10 +133,10 @@ class Knowledge:
         return [one for one in self.controls if one["control"] == control]
 
     @property
-    def heartbeats(self) -> int:
-        """Since the last welcome."""
-        told = [one["control"] for one in reversed(self.controls)]
-        return told[: told.index("welcome")].count("heartbeat") if "welcome" in told else 0
+    def has_come_to_the_present(self) -> bool:
+        """Since the last welcome; a heartbeat follows a replay."""
+        told = (one["control"] for one in reversed(self.controls))
+        return next((one for one in told if one in ("welcome", "heartbeat")), None) == "heartbeat"
 
     @property
     def cursor_text(self) -> str:
@@ -260,8 +260,8 @@ class V1Client(Client):
 
     @property
     def has_come_to_the_present(self) -> bool:
-        """On this connection; a heartbeat follows a replay."""
-        return self.is_connected and self.knowledge.heartbeats > 0
+        """On this connection."""
+        return self.is_connected and self.knowledge.has_come_to_the_present
 
     async def say(self, control: Any) -> None:
         """A control frame, or a text that is none."""
@@ -485,6 +485,9 @@ class EventSourceClient(Client):
         """Go on where it is, on a replica."""
         self.url, self.replica = f"ws://127.0.0.1:{port}/ws", replica
         await self.open()
+
+    def said(self, control: str) -> list[Control]:
+        return [one for one in self.controls if one["control"] == control]
 
     @property
     def has_come_to_the_present(self) -> bool:

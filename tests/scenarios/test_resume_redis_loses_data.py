@@ -66,7 +66,7 @@ async def test_everything_once_for_those_who_stay_and_for_those_who_resume(stage
         # Once all is settled it goes on as if nothing had been.
         await client.told("heartbeat")
     for stream in streams:
-        told = {one["reason"] for one in stream.controls if one["control"] == "resync"}
+        told = {one["reason"] for one in stream.said("resync")}
         assert told <= REASONS
         if comes_back == "empty":
             assert told, f"{stream} went on in a Redis that knows nothing of it"

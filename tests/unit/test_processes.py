@@ -1,17 +1,15 @@
 """demo/process.py and demo/guard.py: children are ended, restarted, told of, and never left behind."""
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness.waiting import PATIENCE
+from harness.waiting import eventually
 
 from demo.ports import free_port
 from demo.process import ROOT, NotReady, ProcessDied, Processes
@@ -35,10 +33,7 @@ def runs(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + PATIENCE * seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become so in time"
-        await asyncio.sleep(0.01)
+    await eventually(lambda: bool(condition()), "it to come to be", seconds=seconds, poll_seconds=0.01)
 
 
 async def test_leaving_ends_all_and_removes_the_folder() -> None:

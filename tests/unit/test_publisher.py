@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import redis
-from harness.waiting import PATIENCE
+from harness.waiting import eventually
 
 from demo.process import Process, Processes
 from demo.valkey import add_valkey, redis_url
@@ -90,10 +89,7 @@ async def publisher(server: Server) -> AsyncIterator[Publisher]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE * 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        await asyncio.sleep(0.01)
+    await eventually(lambda: bool(condition()), "it to come to be", seconds=10, poll_seconds=0.01)
 
 
 async def test_entering_begins_an_epoch_in_every_bucket(server: Server, publisher: Publisher) -> None:

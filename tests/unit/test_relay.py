@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import redis
-from harness.waiting import PATIENCE
+from harness.waiting import eventually
 from structlog.testing import capture_logs
 
 from demo.process import Process, Processes
@@ -282,10 +282,7 @@ async def world(valkey: Process) -> AsyncIterator[World]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + PATIENCE * seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        await asyncio.sleep(0.01)
+    await eventually(lambda: bool(condition()), "it to come to be", seconds=seconds, poll_seconds=0.01)
 
 
 ALICE = Keys(user_buckets=2).user_stream("alice")

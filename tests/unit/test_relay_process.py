@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
-from harness.waiting import PATIENCE
+from harness.waiting import eventually
 
 from demo.broker import add_broker, bootstrap
 from demo.process import Process, Processes
@@ -84,10 +84,7 @@ async def system() -> AsyncIterator[System]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + PATIENCE * seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        await asyncio.sleep(0.02)
+    await eventually(lambda: bool(condition()), "it to come to be", seconds=seconds, poll_seconds=0.02)
 
 
 def get(process: Process, path: str) -> tuple[int, str]:
